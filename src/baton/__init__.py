@@ -1,0 +1,1 @@
+"""Plan, check, prove and run disaggregated LLM serving on vLLM."""

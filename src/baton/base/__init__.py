@@ -1,0 +1,1 @@
+"""Floor 0: errors, files, logging. Knows nothing of serving."""

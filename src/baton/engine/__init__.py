@@ -1,0 +1,1 @@
+"""Floor 3: vLLM from outside: command line, HTTP, KV hand-off parameters, metrics."""

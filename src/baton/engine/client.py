@@ -1,0 +1,535 @@
+"""An HTTP/1.1 client for engines: one keep-alive pool per origin, bytes handed on in the turn of the loop they arrive.
+
+It knows origins, deadlines and framing; nothing of OpenAI, vLLM or which leg of a request it carries.
+
+The life of an exchange
+  1. `send` takes the most recently used idle connection of the origin, or connects, and writes head and body at once.
+  2. The response's head arrives: `send` returns a Response. Reading pauses if much body comes before anyone takes it.
+  3. `read` gathers the body; `pipe` passes each arrival to a sink without waking a task; `chunks` iterates.
+  4. A response that ended well gives its connection back to the pool. Any other end (an error, a cancelled task,
+     `close`, leaving `with`) closes the connection: the engine sees the disconnect, and nothing half-read is reused.
+
+Invariants
+  A body is complete only when its length or its last chunk says so. A response that has neither is refused: where it
+  ends can't be told from where it broke.
+  A request is sent a second time in one case only: a reused connection closed before the first byte of its response,
+  which is how an engine that closes idle connections looks from here.
+
+    EngineError
+    |-- EngineUnreachable    no connection: refused, no route, unknown name, or not in connect_timeout_s
+    |-- EngineDisconnected   the connection ended before the response did
+    |-- EngineTimeout        the deadline passed
+    `-- EngineGarbled        the answer is not HTTP, or larger than the caller allows
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import NamedTuple, Self, TypeAlias, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from baton.base.errors import BugError, ConfigError, WorkerError
+from baton.base.http1 import Timer, encode_head
+
+Sink: TypeAlias = Callable[[bytes], bool]
+"""Takes body bytes as they arrive; False = full, send no more until the `drain` given beside it returns."""
+
+_PAUSE_BYTES = 256 * 1024
+"""body kept for a response that nobody reads yet, before reading pauses"""
+
+
+class Origin(NamedTuple):
+    """Where one engine listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Origin of "http://host[:port]"; port 80 if left out.
+
+        Raises   ConfigError on https (no TLS here: keep engines on a private network) and on anything but an origin
+        """
+        wanted = "expected http://HOST[:PORT] with no path"
+        try:
+            parts = urlsplit(url)
+            port = 80 if parts.port is None else parts.port
+        except ValueError as error:
+            raise ConfigError(f"engine address {url!r}: {error}; {wanted}") from error
+        if parts.scheme == "https":
+            raise ConfigError(f"engine address {url!r}: engines are spoken to in plain http, there is no TLS; {wanted}")
+        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
+            raise ConfigError(f"engine address {url!r}: {wanted}")
+        return cls(parts.hostname, port)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class EngineError(WorkerError):
+    """One exchange with one engine failed; `doing` says what was under way."""
+
+    def __init__(self, origin: Origin, doing: str, why: str, received_bytes: int = 0) -> None:
+        super().__init__(f"engine {origin}: {why} while {doing}")
+        self.origin = origin
+        self.doing = doing
+        self.received_bytes = received_bytes
+        """body bytes received before the failure"""
+
+
+class EngineUnreachable(EngineError):
+    """No connection could be made; nothing was sent."""
+
+
+class EngineDisconnected(EngineError):
+    """The connection ended before the response was complete; the engine may have worked on the request."""
+
+
+class EngineTimeout(EngineError):
+    """The deadline passed before the response was complete."""
+
+
+class EngineGarbled(EngineError):
+    """The engine answered what is not HTTP, has no certain end, or is larger than allowed."""
+
+
+class Response:
+    """One response; use it in `with`, which closes the connection unless the response was complete."""
+
+    __slots__ = (
+        "_chunks", "_connection", "_error", "_paused", "_sink", "_waiter", "complete", "doing", "headers", "origin",
+        "received_bytes", "status",
+    )  # fmt: skip
+
+    def __init__(self, origin: Origin, doing: str, connection: "_Connection") -> None:
+        self.origin = origin
+        self.doing = doing
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.received_bytes = 0
+        self.complete = False
+        self._connection: _Connection | None = connection
+        self._chunks: list[bytes] = []
+        self._error: BaseException | None = None
+        self._paused = False
+        self._sink: Sink | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def read(self, max_bytes: int) -> bytes:
+        """The whole body.
+
+        Raises   EngineGarbled over `max_bytes`; EngineDisconnected, EngineTimeout
+        """
+        parts: list[bytes] = []
+
+        def gather(data: bytes) -> bool:
+            if self.received_bytes > max_bytes:
+                raise EngineGarbled(self.origin, self.doing, f"a body over {max_bytes} bytes", self.received_bytes)
+            parts.append(data)
+            return True
+
+        await self.pipe(gather, _never_full)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def pipe(self, sink: Sink, drain: Callable[[], Awaitable[None]]) -> None:
+        """Pass the body to `sink` as it arrives, everything of one read in one call, until it is complete.
+
+        When `sink` returns False the engine's connection isn't read until `drain()` returns; `sink` may still be called
+        once more before that takes effect. What `sink` raises comes out here.
+        Raises   EngineDisconnected, EngineTimeout, EngineGarbled
+        """
+        try:
+            self._sink = sink
+            self._deliver()
+            while True:
+                if self._error is not None:
+                    raise self._error
+                if self._paused:
+                    await drain()
+                    self._resume()
+                elif self.complete:
+                    return
+                else:
+                    await self._wait()
+        finally:
+            self.close()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body piece by piece, in no particular cuts; for tools and tests (`pipe` is the cheap way).
+
+        Raises   EngineDisconnected, EngineTimeout, EngineGarbled
+        """
+        try:
+            while True:
+                if self._chunks:
+                    taken, self._chunks = self._chunks, []
+                    self._resume()
+                    for data in taken:
+                        yield data
+                elif self._error is not None:
+                    raise self._error
+                elif self.complete:
+                    return
+                else:
+                    await self._wait()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give up what has not arrived: an incomplete response's connection is closed, at once."""
+        if self._connection is not None:
+            self._connection.drop()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- the connection calls ----------------------------------------------------------------------------------
+
+    async def head(self) -> None:
+        """Wait for the status and headers."""
+        while not self.status and self._error is None:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+
+    def begin(self, status: int, headers: dict[str, str]) -> None:
+        """The head is here."""
+        self.status = status
+        self.headers = headers
+        self._wake()
+
+    def arrived(self, chunks: list[bytes]) -> None:
+        """Body bytes of one read."""
+        self._chunks += chunks
+        for data in chunks:
+            self.received_bytes += len(data)
+        self._deliver()
+
+    def finish(self) -> None:
+        """The whole response is here."""
+        self._connection = None
+        self.complete = True
+        self._wake()
+
+    def fail(self, kind: type[EngineError], why: str) -> None:
+        """The exchange ended before the response did."""
+        self._connection = None
+        if self._error is None:
+            after = f"reading the body, {self.received_bytes} bytes so far" if self.status else "awaiting the response"
+            self._error = kind(self.origin, f"{after} of {self.doing}", why, self.received_bytes)
+        self._wake()
+
+    def _deliver(self) -> None:
+        if self._error is not None:
+            self._chunks.clear()
+            return
+        if self._sink is not None and self._chunks:
+            data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            self._chunks.clear()
+            try:
+                full = not self._sink(data)
+            except Exception as error:  # noqa: BLE001 (`pipe` raises it, in the task that gave the sink)
+                self._error = error
+                self._wake()
+                return
+        elif self._chunks:
+            full = sum(map(len, self._chunks)) > _PAUSE_BYTES
+            self._wake()
+        else:
+            return
+        if full:
+            self._paused = True
+            if self._connection is not None:
+                self._connection.pause()
+            self._wake()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._connection is not None:
+                self._connection.resume()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+
+class HttpClient:
+    """Requests to engines over kept connections, from one event loop.
+
+    connect_timeout_s   name lookup and TCP handshake
+    idle_s              a kept connection is closed after this; below the engine's own (vLLM's default is 5 s), so that
+                        the engine seldom closes one just as a request is put on it
+    max_head_bytes      of a response
+    """
+
+    def __init__(self, *, connect_timeout_s: float = 2.0, idle_s: float = 4.0, max_head_bytes: int = 64 * 1024) -> None:
+        self.connect_timeout_s = connect_timeout_s
+        self.idle_s = idle_s
+        self.max_head_bytes = max_head_bytes
+        self.connections: set[_Connection] = set()
+        self._closed = False
+        self._idle: dict[Origin, list[_Connection]] = {}
+
+    async def send(
+        self,
+        origin: Origin,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        deadline_s: float | None = None,
+    ) -> Response:
+        """Send one request and wait for the response's head.
+
+        headers      without framing or `host`, which are written here (see `http1.end_to_end`)
+        deadline_s   of the whole exchange, body included, on `loop.time()`'s clock; None = no limit
+        Raises       EngineUnreachable, EngineDisconnected, EngineTimeout, EngineGarbled; BugError: HEAD, bad headers
+        """
+        if self._closed:
+            raise BugError(f"{method} {path} to {origin} on a closed client")
+        if method == "HEAD":
+            raise BugError("HEAD is not supported: its response announces a body that doesn't come")
+        framing = f"host: {origin}\r\n"
+        if body or method not in ("GET", "DELETE", "OPTIONS"):
+            framing += f"content-length: {len(body)}\r\n"
+        message = encode_head(f"{method} {path} HTTP/1.1", headers, framing) + body
+        doing = f"{method} {path}"
+        reused = self._take(origin)
+        if reused is not None:
+            try:
+                return await reused.exchange(message, doing, deadline_s)
+            except EngineDisconnected:
+                if reused.heard or self._closed:
+                    raise
+        connection = await self._connect(origin, doing, deadline_s)
+        if self._closed:
+            connection.drop()
+            raise EngineDisconnected(origin, f"connecting for {doing}", "the client was closed here")
+        return await connection.exchange(message, doing, deadline_s)
+
+    def num_idle(self, origin: Origin) -> int:
+        """Kept connections that carry no exchange."""
+        return len(self._idle.get(origin, ()))
+
+    def close(self) -> None:
+        """Close every connection; exchanges under way fail with EngineDisconnected."""
+        self._closed = True
+        for connection in list(self.connections):
+            connection.drop()
+
+    def _take(self, origin: Origin) -> "_Connection | None":
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.usable():
+                return connection
+        return None
+
+    async def _connect(self, origin: Origin, doing: str, deadline_s: float | None) -> "_Connection":
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + self.connect_timeout_s
+        try:
+            async with asyncio.timeout_at(give_up_s if deadline_s is None else min(give_up_s, deadline_s)):
+                _, connection = await loop.create_connection(lambda: _Connection(self, origin), *origin)
+        except TimeoutError as error:
+            if deadline_s is not None and deadline_s <= give_up_s:
+                raise EngineTimeout(origin, f"connecting for {doing}", "the deadline passed") from error
+            why = f"no connection in {self.connect_timeout_s} s"
+            raise EngineUnreachable(origin, f"connecting for {doing}", why) from error
+        except OSError as error:
+            raise EngineUnreachable(origin, f"connecting for {doing}", str(error)) from error
+        return connection
+
+    # -- the connections call ----------------------------------------------------------------------------------
+
+    def keep(self, connection: "_Connection") -> None:
+        """An idle connection, ready for another exchange."""
+        self._idle.setdefault(connection.origin, []).append(connection)
+
+    def forget(self, connection: "_Connection") -> None:
+        """A connection is over."""
+        self.connections.discard(connection)
+        idle = self._idle.get(connection.origin)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+
+class _Connection(asyncio.Protocol):
+    """One socket to one engine, carrying one exchange at a time."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, client: HttpClient, origin: Origin) -> None:
+        self.origin = origin
+        self.heard = False
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._timer = Timer(self._loop, self._expired)
+        self._response: Response | None = None
+        self._body: list[bytes] = []
+        self._headers: dict[str, str] = {}
+        self._head_bytes = self._quiet_bytes = 0
+        self._ended = self._keep_alive = self._paused = False
+
+    async def exchange(self, message: bytes, doing: str, deadline_s: float | None) -> Response:
+        """Write a request; return when the response's head is here."""
+        self._response = response = Response(self.origin, doing, self)
+        self.heard = self._ended = False
+        if deadline_s is None:
+            self._timer.clear()
+        else:
+            self._timer.set(deadline_s)
+        self._transport.write(message)
+        try:
+            await response.head()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def usable(self) -> bool:
+        """False once the engine's goodbye is known, even before the loop reports the loss."""
+        return not self._transport.is_closing()
+
+    def drop(self) -> None:
+        """Close now; an exchange under way fails with EngineDisconnected."""
+        self._transport.abort()
+        self._over(EngineDisconnected, "the connection was closed here")
+
+    def pause(self) -> None:
+        """Stop reading."""
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._paused = False
+
+    # -- the transport calls -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):  # Linux: an engine's host that vanished is noticed in 10 + 3 * 5 s
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        self._client.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        response = self._response
+        if response is None:  # an engine may say goodbye (408), never more, on a connection with no request
+            self._transport.abort()
+            return
+        self.heard = True
+        self._quiet_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(EngineGarbled, "a switch of protocols that nobody asked for")
+            return
+        except httptools.HttpParserError as error:
+            self._fail(EngineGarbled, str(error.__context__ or error))
+            return
+        if self._body:
+            self._quiet_bytes = 0
+            body, self._body = self._body, []
+            response.arrived(body)
+        elif self._quiet_bytes > self._client.max_head_bytes:
+            self._fail(EngineGarbled, f"a head over {self._client.max_head_bytes} bytes")
+            return
+        if self._ended:
+            self._finish(response)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._over(EngineDisconnected, f"the engine closed the connection{f' ({exc})' if exc else ''}")
+
+    # -- the parser calls --------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._ended:
+            raise ValueError("bytes after the end of the response")
+        self._headers = {}
+        self._head_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._client.max_head_bytes:
+            raise ValueError(f"a head over {self._client.max_head_bytes} bytes")
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        response = self._response
+        if status < 200 or response is None:
+            return  # 1xx: the real head follows
+        if (
+            status not in (204, 304)
+            and "content-length" not in self._headers
+            and "chunked" not in self._headers.get("transfer-encoding", "")
+        ):
+            raise ValueError("a response with neither a length nor chunks, whose end can't be known")
+        self._quiet_bytes = 0
+        response.begin(status, self._headers)
+        self._headers = {}  # trailers go nowhere
+
+    def on_body(self, data: bytes) -> None:
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() >= 200:
+            self._ended = True
+            self._keep_alive = self._parser.should_keep_alive()
+
+    # -- ends --------------------------------------------------------------------------------------------------
+
+    def _finish(self, response: Response) -> None:
+        self._response = None
+        # Bytes still unsent mean that the engine answered before it had the request: what follows would be out of step.
+        if self._keep_alive and not self._transport.is_closing() and not self._transport.get_write_buffer_size():
+            self.resume()
+            self._timer.set(self._loop.time() + self._client.idle_s)
+            self._client.keep(self)
+        else:
+            self._transport.close()
+        response.finish()
+
+    def _fail(self, kind: type[EngineError], why: str) -> None:
+        self._transport.abort()
+        self._over(kind, why)
+
+    def _over(self, kind: type[EngineError], why: str) -> None:
+        self._timer.stop()
+        self._client.forget(self)
+        response, self._response = self._response, None
+        if response is not None:
+            response.fail(kind, why)
+
+    def _expired(self) -> None:
+        self._fail(EngineTimeout, "the deadline passed")
+
+
+async def _never_full() -> None:
+    """The drain of a sink that is never full."""
