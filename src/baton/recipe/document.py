@@ -1,0 +1,131 @@
+"""A YAML file read into a strict pydantic type, with errors that point at the line.
+
+One file in, one frozen object out. Every fault of the file is reported in one go, each as
+`file:line:column: field: what is wrong, the value, what is allowed`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from baton.base.errors import ConfigError
+
+
+class Strict(BaseModel):
+    """Base of every type a person writes: no coercion, no unknown key, no change after reading."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
+
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+def load(path: Path, kind: type[Document]) -> Document:
+    """Read `path` as a `kind`.
+
+    Raises   ConfigError naming file, line, column, field, value and what is allowed, for every fault of the file
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot read it: {reason}; give the path of a {kind.__name__} file") from error
+    return parse(text, kind, source=str(path))
+
+
+def parse(text: str, kind: type[Document], *, source: str) -> Document:
+    """Read YAML `text` as a `kind`; `source` names it in errors.
+
+    Raises   ConfigError as `load` does
+    """
+    try:
+        tree = YAML(typ="rt").load(io.StringIO(text))
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        problem = str(error.problem or error).splitlines()[0]
+        raise ConfigError(f"{where}: not valid YAML: {problem}") from error
+    except YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}") from error
+    if not isinstance(tree, Mapping):
+        found = "nothing" if tree is None else type(tree).__name__
+        raise ConfigError(f"{source}:1:1: expected a mapping of {kind.__name__} fields, found {found}")
+    try:
+        return kind.model_validate(_plain(tree))
+    except ValidationError as error:
+        lines = [_describe(fault, tree, kind, source) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _plain(node: Any) -> Any:
+    """The same tree in builtin types: ruamel's carry positions and subclass int, float and str."""
+    if isinstance(node, Mapping):
+        return {_plain(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, str):
+        return str(node)
+    if isinstance(node, Sequence):
+        return [_plain(value) for value in node]
+    if isinstance(node, bool) or node is None:
+        return node
+    if isinstance(node, int):
+        return int(node)
+    return float(node) if isinstance(node, float) else node
+
+
+def _describe(fault: ErrorDetails, tree: Any, kind: type[BaseModel], source: str) -> str:
+    line, column = _position(tree, fault["loc"])
+    field = ".".join(str(part) for part in fault["loc"]) or kind.__name__
+    if fault["type"] == "extra_forbidden":
+        allowed = _fields_at(kind, fault["loc"][:-1])
+        close = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        problem = f"unknown key; {hint}allowed: {', '.join(sorted(allowed))}"
+    elif fault["type"] == "missing":
+        problem = "missing; it has no default"
+    else:
+        message = fault["msg"].removeprefix("Value error, ")
+        shown = repr(fault["input"])
+        problem = (
+            message if fault["loc"] == () else f"got {shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
+        )
+    return f"{source}:{line}:{column}: {field}: {problem}"
+
+
+def _position(node: Any, loc: tuple[int | str, ...]) -> tuple[int, int]:
+    """Line and column, from 1, of the deepest part of `loc` that the file has."""
+    position = (0, 0)
+    for part in loc:
+        try:
+            position = node.lc.item(part) if isinstance(part, int) else node.lc.key(part)
+            node = node[part]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return position[0] + 1, position[1] + 1
+
+
+def _fields_at(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed at `loc`, by walking the model classes."""
+    for part in loc:
+        field = kind.model_fields.get(str(part))
+        inner = next((t for t in _classes(field.annotation) if issubclass(t, BaseModel)), None) if field else None
+        if inner is not None:
+            kind = inner
+    return list(kind.model_fields)
+
+
+def _classes(annotation: Any) -> list[type]:
+    """Every class named in a type annotation, unions and containers opened."""
+    if typing.get_origin(annotation) is None:
+        return [annotation] if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) else []
+    return [found for part in typing.get_args(annotation) for found in _classes(part)]

@@ -1,0 +1,158 @@
+"""The Recipe: what a person writes about one deployment.
+
+A Recipe says what must run (model, engine, roles, hardware), never where: addresses, ports and cores belong to the
+target. It holds engine flags and environment variables as they are, by the engine's own names; which of them exist in
+which engine version is the catalogue's knowledge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+
+from baton.recipe.document import Strict, load
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$")]
+FlagName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Positive = Annotated[int, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Flags = dict[FlagName, JsonValue]
+Env = dict[EnvName, str]
+
+
+class Role(StrEnum):
+    """What a worker is for."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class Model(Strict):
+    """The weights, and the number formats they are stored, computed and cached in."""
+
+    name: str = Field(min_length=1, description="Name clients ask for.")
+    aliases: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Other names the same model answers to; listed as aliases, never as itself.",
+    )
+    path: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Folder of the checkpoint, relative to the recipe; or where it is mounted.",
+    )
+    repo: str | None = Field(default=None, description="Hugging Face repository the checkpoint comes from.")
+    revision: str | None = Field(
+        default=None, description="Commit of `repo`; required with it, so that nothing drifts."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(description="Number format of the computation.")
+    quantization: Literal["none", "fp8", "nvfp4"] = Field(default="none", description="Number format of the weights.")
+    kv_dtype: Literal["float32", "bfloat16", "float16", "fp8"] | None = Field(
+        default=None, description="Number format of the KV cache; `dtype` when not given."
+    )
+    max_model_len: Positive = Field(description="Longest sequence served, prompt and output, in tokens.")
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if self.path is None and self.repo is None:
+            raise ValueError("give `path` (a checkpoint folder) or `repo` with `revision` (Hugging Face)")
+        if self.repo is not None and self.revision is None:
+            raise ValueError(f"`repo: {self.repo}` needs `revision`, a commit: a moving branch is not a recipe")
+        return self
+
+
+class Engine(Strict):
+    """The inference engine, its version, and the settings both roles share."""
+
+    name: Literal["vllm"] = "vllm"
+    version: str = Field(pattern=r"^\d+\.\d+(\.\d+)?([a-z0-9.+-]*)$", description="Release, such as 0.32.0.")
+    flags: Flags = Field(default={}, description="Flags of `vllm serve` without the dashes; a mapping becomes JSON.")
+    env: Env = Field(default={}, description="Environment variables, values as strings.")
+
+
+class Hardware(Strict):
+    """What one node of the deployment has."""
+
+    accelerator: Literal["cpu", "h100-80gb", "h200", "b200", "gb200", "gb300"]
+    fabric: Literal["none", "infiniband", "roce", "efa", "nvlink"] = Field(
+        default="none", description="What carries all2all and KV between nodes."
+    )
+
+
+class KvTransfer(Strict):
+    """How KV blocks go from a prefill rank to a decode rank."""
+
+    connector: str = "NixlConnector"
+    buffer_device: Literal["cpu", "cuda"] = Field(description="Where the connector's buffers lie.")
+    load_failure_policy: Literal["fail", "recompute"] = Field(
+        default="fail",
+        description="`recompute` hides failed transfers: the metrics then lie and `baton prove` refuses it.",
+    )
+    lease_s: Positive = Field(
+        default=30, description="How long prefill keeps KV that no decode rank asks for, seconds."
+    )
+    extra: dict[str, JsonValue] = Field(default={}, description="Further keys of kv_connector_extra_config.")
+
+
+class Pool(Strict):
+    """All replicas of one role, and how each is laid out over nodes and GPUs."""
+
+    replicas: Positive = Field(default=1, description="Copies of the model; each is one data-parallel group.")
+    nodes: Positive = Field(default=1, description="Nodes one replica spans.")
+    gpus_per_node: int = Field(default=0, ge=0, description="GPUs of one node one replica uses; 0 on a CPU.")
+    dp_size: Positive = Field(default=1, description="Data-parallel ranks of one replica, over all its nodes.")
+    tp_size: Positive = Field(default=1, description="Tensor-parallel ranks of one data-parallel rank.")
+    expert_parallel: bool = Field(default=False, description="Experts split over the dp x tp ranks of a replica.")
+    load_balancing: Literal["internal", "hybrid", "external"] | None = Field(
+        default=None, description="Who spreads requests over dp ranks; internal on one node, hybrid on several."
+    )
+    flags: Flags = Field(default={}, description="Flags of this role, over the engine's.")
+    env: Env = Field(default={}, description="Environment of this role, over the engine's.")
+
+
+class Roles(Strict):
+    """The two pools."""
+
+    prefill: Pool
+    decode: Pool
+
+
+class Gateway(Strict):
+    """The one address clients talk to."""
+
+    host: str = "127.0.0.1"
+    port: Port = Field(default=8000, description="0 takes any free port.")
+    request_timeout_s: float = Field(default=600.0, gt=0, strict=False, description="The one deadline of a request.")
+    max_body_bytes: Positive = Field(default=32 << 20, description="Largest request body.")
+
+
+class Recipe(Strict):
+    """One disaggregated deployment as a person writes it."""
+
+    baton: Literal[1] = Field(description="Version of the recipe format.")
+    name: Name
+    description: str = ""
+    model: Model
+    engine: Engine
+    hardware: Hardware
+    kv_transfer: KvTransfer
+    roles: Roles
+    gateway: Gateway = Gateway()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the recipe's meaning: comments and key order do not change it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises   ConfigError naming file, line, field, value and what is allowed
+    """
+    return load(path, Recipe)
