@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from baton.base.errors import ConfigError
 
@@ -56,13 +57,17 @@ def parse(text: str, kind: type[Document], *, source: str) -> Document:
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         problem = str(error.problem or error).splitlines()[0]
         raise ConfigError(f"{where}: not valid YAML: {problem}") from error
-    except YAMLError as error:
+    except (YAMLError, ValueError, OverflowError) as error:  # a date or number that is none is a bare ValueError
         raise ConfigError(f"{source}: not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: nested too deeply") from error
     if not isinstance(tree, Mapping):
         found = "nothing" if tree is None else type(tree).__name__
         raise ConfigError(f"{source}:1:1: expected a mapping of {kind.__name__} fields, found {found}")
     try:
         return kind.model_validate(_plain(tree))
+    except RecursionError as error:
+        raise ConfigError(f"{source}: nested too deeply, or an alias that contains itself") from error
     except ValidationError as error:
         lines = [_describe(fault, tree, kind, source) for fault in error.errors(include_url=False)]
         raise ConfigError("\n".join(lines)) from error
@@ -71,16 +76,23 @@ def parse(text: str, kind: type[Document], *, source: str) -> Document:
 def _plain(node: Any) -> Any:
     """The same tree in builtin types: ruamel's carry positions and subclass int, float and str."""
     if isinstance(node, Mapping):
-        return {_plain(key): _plain(value) for key, value in node.items()}
+        return {_key(key): _plain(value) for key, value in node.items()}
     if isinstance(node, str):
         return str(node)
     if isinstance(node, Sequence):
         return [_plain(value) for value in node]
     if isinstance(node, bool) or node is None:
         return node
+    if isinstance(node, ScalarBoolean):
+        return bool(node)
     if isinstance(node, int):
         return int(node)
     return float(node) if isinstance(node, float) else node
+
+
+def _key(node: Any) -> Any:
+    """A mapping's key; YAML also allows lists and mappings, which no field has as its name."""
+    return str(node) if isinstance(node, (Mapping, Sequence)) else node
 
 
 def _describe(fault: ErrorDetails, tree: Any, kind: type[BaseModel], source: str) -> str:

@@ -8,6 +8,7 @@ which engine version is the catalogue's knowledge.
 from __future__ import annotations
 
 import hashlib
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -147,7 +148,8 @@ class Recipe(Strict):
     @property
     def digest(self) -> str:
         """SHA-256 of the recipe's meaning: comments and key order do not change it."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        meaning = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(meaning.encode()).hexdigest()
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -21,9 +21,16 @@ from baton.recipe.recipe import Name, Port, Role
 
 def _http_origin(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
+    _ = parts.port  # a ValueError unless it is a port
+    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
         raise ValueError("expected http://host:port, without a path")
     return url.rstrip("/")
+
+
+def _unique(ranks: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(ranks)) < len(ranks):
+        raise ValueError("each rank may be listed once")
+    return ranks
 
 
 class Worker(Strict):
@@ -32,7 +39,7 @@ class Worker(Strict):
     name: Name
     role: Role = Field(strict=False)
     url: Annotated[str, AfterValidator(_http_origin)]
-    dp_ranks: tuple[int, ...] = Field(
+    dp_ranks: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_unique)] = Field(
         default=(0,), strict=False, min_length=1, description="Values of X-data-parallel-rank this address answers to."
     )
     nixl_port: Port | None = Field(

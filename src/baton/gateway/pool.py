@@ -1,0 +1,136 @@
+"""What the gateway knows of its workers: which answer, what they are, and which pairs have proved themselves.
+
+Only a pair that has completed a verified hand-off since both its workers were last found may serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from baton.engine.vllm import Identity, VllmServer
+from baton.policy.routing import Pair, RankId
+from baton.recipe.recipe import Role
+
+UNVERIFIED = "not verified yet"
+"""Why a pair does not serve before its first verification has ended."""
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """One worker as last seen; `generation` counts how often it was found anew."""
+
+    server: VllmServer
+    identity: Identity | None = None
+    reason: str = "not asked yet"
+    generation: int = 0
+
+    @property
+    def ranks(self) -> list[RankId]:
+        """The ranks behind this worker's address."""
+        return [RankId(self.server.worker.name, rank) for rank in self.server.worker.dp_ranks]
+
+
+class Pool:
+    """All workers and pairs of a deployment."""
+
+    def __init__(self, servers: list[VllmServer]) -> None:
+        self.workers = {server.worker.name: WorkerState(server) for server in servers}
+        self._changed = asyncio.Event()
+        self.pairs: dict[Pair, str] = {
+            Pair(prefill, decode): UNVERIFIED
+            for prefill in self._ranks(Role.PREFILL)
+            for decode in self._ranks(Role.DECODE)
+        }
+        self.verified: tuple[Pair, ...] = ()
+
+    def server(self, rank: RankId) -> VllmServer:
+        """The server of a rank."""
+        return self.workers[rank.worker].server
+
+    def decode_ranks(self) -> list[RankId]:
+        """Every decode rank, ready or not."""
+        return self._ranks(Role.DECODE)
+
+    def found(self, name: str, identity: Identity) -> None:
+        """A worker answers, and says what it is."""
+        state = self.workers[name]
+        state.identity, state.reason, state.generation = identity, "", state.generation + 1
+        for pair in self._pairs_of(name):
+            self.pairs[pair] = UNVERIFIED
+        self._update()
+
+    def lost(self, name: str, reason: str) -> None:
+        """A worker does not answer: none of its pairs may serve until they are verified again."""
+        state = self.workers[name]
+        state.identity, state.reason = None, reason
+        for pair in self._pairs_of(name):
+            self.pairs[pair] = f"{name} is not there: {reason}"
+        self._update()
+
+    async def wait_changed(self) -> None:
+        """Return when a worker or a pair has changed since the call."""
+        await self._changed.wait()
+
+    def generations(self, pair: Pair) -> tuple[int, int]:
+        """When both workers of a pair were last found; a result counts only if this has not changed meanwhile."""
+        return self.workers[pair.prefill.worker].generation, self.workers[pair.decode.worker].generation
+
+    def judge(self, pair: Pair, generations: tuple[int, int], reason: str) -> None:
+        """Record a verification: an empty reason means verified."""
+        present = all(self.workers[rank.worker].identity is not None for rank in pair)
+        if present and self.generations(pair) == generations:
+            self.pairs[pair] = reason
+            self._update()
+
+    def mismatch(self, pair: Pair) -> str:
+        """Why the two ranks must not be paired, whatever a trial says; empty when they may."""
+        mine, theirs = (self.workers[rank.worker].identity for rank in pair)
+        if mine is None or theirs is None:
+            return "one of them is not there"
+        different = mine.difference(theirs)
+        return f"not compatible: {different}" if different else ""
+
+    def not_ready_reason(self) -> str:
+        """Why no request would be served; empty when one would."""
+        if self.verified:
+            return ""
+        gone = [f"{name}: {state.reason}" for name, state in self.workers.items() if state.identity is None]
+        if gone:
+            return "; ".join(gone)
+        return "; ".join(f"{pair}: {reason}" for pair, reason in self.pairs.items() if reason)
+
+    def describe(self) -> dict[str, Any]:
+        """The /ready answer."""
+        reason = self.not_ready_reason()
+        serving = {rank.worker for pair in self.verified for rank in pair}
+        return {
+            "ready": not reason,
+            "reason": reason,
+            "workers": [
+                {
+                    "name": name,
+                    "role": str(state.server.worker.role),
+                    "url": state.server.worker.url,
+                    "state": "unreachable" if state.identity is None else "ready" if name in serving else "warming",
+                    "reason": state.reason,
+                }
+                for name, state in self.workers.items()
+            ],
+            "pairs": [
+                {"prefill": str(pair.prefill), "decode": str(pair.decode), "verified": not reason, "reason": reason}
+                for pair, reason in self.pairs.items()
+            ],
+        }
+
+    def _pairs_of(self, name: str) -> list[Pair]:
+        return [pair for pair in self.pairs if name in (pair.prefill.worker, pair.decode.worker)]
+
+    def _ranks(self, role: Role) -> list[RankId]:
+        return [rank for state in self.workers.values() if state.server.worker.role is role for rank in state.ranks]
+
+    def _update(self) -> None:
+        self.verified = tuple(pair for pair, reason in self.pairs.items() if not reason)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

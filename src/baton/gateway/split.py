@@ -1,0 +1,141 @@
+"""Requests of several generations (n > 1, array prompts): each handed off by itself, the answers put together again.
+
+Choice i of prompt p gets index p * n + i, as vLLM numbers them. Prompt tokens are counted once a prompt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from baton.base.errors import RequestError, WorkerError
+from baton.engine.client import EngineGarbled, Response
+from baton.engine.kv_transfer import JsonObject
+from baton.gateway.handoff import EngineRefused, Generation, HandoffRunner
+from baton.gateway.openai import Call
+from baton.gateway.relay import DONE, EVENT_STREAM, MAX_ANSWER_BYTES, StreamFailed, error_status
+from baton.gateway.server import Reply
+
+
+async def serve_split(
+    runner: HandoffRunner,
+    call: Call,
+    generation: Generation,
+    reply: Reply,
+    headers: Mapping[str, str],
+    on_first: Callable[[], None],
+) -> None:
+    """Answer a call of several generations; if one fails, the others are cancelled and the call fails.
+
+    Raises   what the first failing generation raised; StreamFailed once a stream has started
+    """
+    parts: list[JsonObject] = [{} for _ in call.singles]
+
+    async def run(index: int, body: JsonObject) -> None:
+        own = replace(generation, request_id=f"{generation.request_id}-{index}")
+        async with runner.decoding(own, body) as response:
+            if call.stream:
+                parts[index] = await _pass_events(response, index, generation.request_id, reply, headers, on_first)
+            else:
+                parts[index] = _completion(await response.read(MAX_ANSWER_BYTES), response)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for index, body in enumerate(call.singles):
+                tasks.create_task(run(index, body))
+    except* (WorkerError, RequestError) as failures:
+        first = _first(failures)
+        if not reply.started:
+            raise first from None
+        raise StreamFailed(str(first), at_event_boundary=True) from None
+    usage = _usage([part.get("usage") for part in parts], call.num_choices)
+    if not call.stream:
+        reply.send(200, {**headers, "content-type": "application/json"}, msgspec.json.encode(_merged(parts, usage)))
+        return
+    if call.include_usage:
+        reply.write(b"data: " + msgspec.json.encode({**parts[0], "choices": [], "usage": usage}) + b"\n\n")
+    reply.write(DONE)
+    reply.end()
+
+
+async def _pass_events(
+    response: Response,
+    index: int,
+    request_id: str,
+    reply: Reply,
+    headers: Mapping[str, str],
+    on_first: Callable[[], None],
+) -> JsonObject:
+    """Pass one generation's events on under its index; returns its usage event, or {} where none came."""
+    usage: JsonObject = {}
+    async for event in _events(response):
+        event["id"] = request_id
+        if not event.get("choices"):
+            usage = event
+            continue
+        for choice in event["choices"]:
+            choice["index"] = index
+        if not reply.started:
+            on_first()
+            reply.start(200, {**headers, **EVENT_STREAM})
+        if not reply.write(b"data: " + msgspec.json.encode(event) + b"\n\n"):
+            await reply.drain()
+    return usage
+
+
+async def _events(response: Response) -> AsyncIterator[JsonObject]:
+    """The JSON events of a stream, until [DONE].
+
+    Raises   EngineGarbled when the stream ends without it
+    """
+    buffer = b""
+    async for data in response.chunks():
+        buffer += data
+        *whole, buffer = buffer.split(b"\n\n")
+        for raw in whole:
+            payload = raw.removeprefix(b"data: ")
+            if payload == b"[DONE]":
+                return
+            yield _completion(payload, response)
+    raise EngineGarbled(response.origin, response.doing, "a stream without data: [DONE]", response.received_bytes)
+
+
+def _completion(raw: bytes, response: Response) -> JsonObject:
+    """A completion, or a chunk of one.
+
+    Raises   EngineRefused on an error, EngineGarbled on anything else
+    """
+    try:
+        answer = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise EngineGarbled(response.origin, response.doing, f"no JSON but {raw[:200]!r}") from error
+    if isinstance(answer, dict) and "error" in answer:
+        raise EngineRefused(error_status(raw), raw)
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise EngineGarbled(response.origin, response.doing, f"no completion but {raw[:200]!r}")
+    return answer
+
+
+def _merged(parts: list[JsonObject], usage: JsonObject) -> JsonObject:
+    choices = [{**choice, "index": index} for index, part in enumerate(parts) for choice in part["choices"]]
+    return {**parts[0], "choices": choices, "usage": usage}
+
+
+def _usage(usages: list[Any], num_choices: int) -> JsonObject:
+    """Sums of the parts' usage: completion tokens of all, prompt tokens of the first choice of each prompt."""
+    known = [usage or {} for usage in usages]
+    completion = sum(usage.get("completion_tokens", 0) for usage in known)
+    prompt = sum(usage.get("prompt_tokens", 0) for usage in known[::num_choices])
+    return {**known[0], "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _first(failures: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = failures
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
