@@ -1,0 +1,1 @@
+"""Floor 4: runs a deployment on this machine: install, start, watch, restart, stop."""
