@@ -62,7 +62,7 @@ class Answer:
     def read(cls, response: JsonObject) -> Answer:
         """From an unstreamed response of either route.
 
-        Raises   WorkerError when token ids or log-probabilities are missing
+        Raises   WorkerError when token ids or log-probabilities are missing, of any token
         """
         try:
             choice = response["choices"][0]
@@ -73,13 +73,16 @@ class Answer:
             else:
                 chosen = logprobs["token_logprobs"]
                 best = [list(top.values()) for top in logprobs["top_logprobs"]]
+            token_ids = choice["token_ids"]
+            if not len(token_ids) == len(chosen) == len(best):
+                raise ValueError(f"{len(token_ids)} ids, {len(chosen)} log-probabilities, {len(best)} of the best two")
             return cls(
                 num_prompt_tokens=response["usage"]["prompt_tokens"],
-                token_ids=tuple(choice["token_ids"]),
-                logprobs=tuple(chosen),
+                token_ids=tuple(token_ids),
+                logprobs=tuple(map(float, chosen)),
                 margins=tuple(_margin(top) for top in best),
             )
-        except (KeyError, IndexError, TypeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise WorkerError(
                 f"a completion came without token ids or log-probabilities ({error!r}): {str(response)[:300]}"
             ) from error

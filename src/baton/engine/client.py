@@ -293,11 +293,13 @@ class HttpClient:
         body: bytes = b"",
         *,
         deadline_s: float | None = None,
+        on_sent: Callable[[], object] | None = None,
     ) -> Response:
         """Send one request and wait for the response's head.
 
         headers      without framing or `host`, which are written here (see `http1.end_to_end`)
         deadline_s   of the whole exchange, body included, on `loop.time()`'s clock; None = no limit
+        on_sent      called once, when the engine may have seen the request; never called: it has not
         Raises       EngineUnreachable, EngineDisconnected, EngineTimeout, EngineGarbled; BugError: HEAD, bad headers
         """
         if self._closed:
@@ -311,6 +313,8 @@ class HttpClient:
         doing = f"{method} {path}"
         reused = self._take(origin)
         if reused is not None:
+            if on_sent is not None:
+                on_sent()
             try:
                 return await reused.exchange(message, doing, deadline_s)
             except EngineDisconnected:
@@ -320,6 +324,8 @@ class HttpClient:
         if self._closed:
             connection.drop()
             raise EngineDisconnected(origin, f"connecting for {doing}", "the client was closed here")
+        if on_sent is not None and reused is None:
+            on_sent()
         return await connection.exchange(message, doing, deadline_s)
 
     def num_idle(self, origin: Origin) -> int:

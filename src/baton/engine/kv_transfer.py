@@ -70,7 +70,7 @@ def rejection_released_kv(status: int, answer: bytes) -> bool:
     """
     try:
         return status == 400 and bool(msgspec.json.decode(answer)["error"]["type"] == "BadRequestError")
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError):
         return False
 
 
@@ -85,7 +85,7 @@ def read_offer(answer: bytes) -> JsonObject:
     """
     try:
         return checked_offer(msgspec.json.decode(answer, type=_PrefillAnswer).kv_transfer_params)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise NoKvOffered(f"prefill answered 200 with what is no completion: {answer[:200]!r}") from error
 
 

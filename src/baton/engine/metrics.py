@@ -73,7 +73,10 @@ class EngineMetrics:
                 "vLLM 0.32 reports it: is this the right server, version and rank?"
             )
         nixl = {field: self._value(name, dp_rank) or 0 for field, name in _NIXL.items()}
-        return RankCounters(**{name: int(value or 0) for name, value in {**by_source, **nixl}.items()})
+        try:
+            return RankCounters(**{name: int(value or 0) for name, value in {**by_source, **nixl}.items()})
+        except (ValueError, OverflowError) as error:
+            raise WorkerError(f"/metrics counts what is no number for engine {dp_rank}: {error}") from error
 
     def unfinished(self) -> int:
         """Requests running or waiting, over all ranks."""

@@ -6,7 +6,7 @@ Knows vLLM's routes and headers; not what a request is for, nor which rank shoul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -56,15 +56,24 @@ class VllmServer:
         self._client = client
 
     async def post(
-        self, path: str, body: bytes, *, request_id: str, dp_rank: int, deadline_s: float, headers: Mapping[str, str]
+        self,
+        path: str,
+        body: bytes,
+        *,
+        request_id: str,
+        dp_rank: int,
+        deadline_s: float,
+        headers: Mapping[str, str],
+        on_sent: Callable[[], object] | None = None,
     ) -> Response:
         """Send one leg to one rank and wait for the response's head.
 
         deadline_s   absolute, on the loop's clock, for the whole exchange
+        on_sent      called once, when the engine may have seen the leg
         Raises       EngineError
         """
         leg = {**headers, "content-type": "application/json", REQUEST_ID_HEADER: request_id, RANK_HEADER: str(dp_rank)}
-        return await self._client.send(self.origin, "POST", path, leg, body, deadline_s=deadline_s)
+        return await self._client.send(self.origin, "POST", path, leg, body, deadline_s=deadline_s, on_sent=on_sent)
 
     async def ask(self, path: str, body: JsonObject, *, request_id: str, dp_rank: int, timeout_s: float) -> JsonObject:
         """One whole, unstreamed exchange with one rank.
@@ -93,7 +102,7 @@ class VllmServer:
 
         Raises   EngineError, WorkerError
         """
-        return EngineMetrics((await self._get("/metrics", timeout_s)).decode())
+        return EngineMetrics((await self._get("/metrics", timeout_s)).decode(errors="replace"))
 
     async def identity(self, timeout_s: float) -> Identity:
         """Ask the server what it is.
@@ -118,9 +127,10 @@ class VllmServer:
         Raises   EngineError, WorkerError
         """
         answer = _json_object(await self._get("/v1/models", timeout_s), f"{self.worker.name} /v1/models")
-        if not answer.get("data"):
+        models = answer.get("data")
+        if not models or not isinstance(models, list) or not all(isinstance(model, dict) for model in models):
             raise WorkerError(f"{self.worker.name} serves no model: {answer!r}")
-        return list(answer["data"])
+        return models
 
     async def tokenize(self, model: str, text: str, timeout_s: float) -> list[int]:
         """Token ids of a text, as the engine counts them.
@@ -129,7 +139,10 @@ class VllmServer:
         """
         body = {"model": model, "prompt": text}
         answer = await self.ask("/tokenize", body, request_id="tokenize", dp_rank=0, timeout_s=timeout_s)
-        return list(answer["tokens"])
+        tokens = answer.get("tokens")
+        if not isinstance(tokens, list):
+            raise WorkerError(f"{self.worker.name} answered no tokens to POST /tokenize: {answer!r:.300}")
+        return tokens
 
     async def abort(self, engine_request_ids: list[str], timeout_s: float) -> bool:
         """Stop running requests by the engine's own ids; False when the server has no such route (--enable-scale-out).
@@ -181,7 +194,7 @@ def engine_request_ids(path: str, request_id: str) -> list[str]:
 def _json_object(raw: bytes, what: str) -> JsonObject:
     try:
         value = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise WorkerError(f"{what} answered what is not JSON: {raw[:200]!r}") from error
     if not isinstance(value, dict):
         raise WorkerError(f"{what} answered {type(value).__name__}, expected a JSON object")

@@ -18,10 +18,10 @@ from random import Random
 import msgspec
 
 from baton.base.errors import RequestError, WorkerError
-from baton.engine.client import EngineTimeout, HttpClient
+from baton.engine.client import EngineTimeout, EngineUnreachable, HttpClient
 from baton.engine.vllm import VllmServer
 from baton.gateway import openai
-from baton.gateway.handoff import EngineRefused, Generation, HandoffRunner
+from baton.gateway.handoff import RETRY_AFTER_S, EngineRefused, Generation, HandoffRunner
 from baton.gateway.metrics import GatewayMetrics
 from baton.gateway.pool import Pool
 from baton.gateway.readiness import Readiness
@@ -64,8 +64,9 @@ class Gateway:
             await self._route(request, reply)
             return
         except StreamFailed as error:
-            separator = b"" if error.at_event_boundary else b"\n\n"
-            reply.write(separator + b"data: " + openai.error_body(502, str(error)) + b"\n\n")
+            if not error.client_knows:
+                separator = b"" if error.at_event_boundary else b"\n\n"
+                reply.write(separator + b"data: " + openai.error_body(502, str(error)) + b"\n\n")
             reply.end()
             status, body = 502, b""
         except EngineRefused as error:
@@ -74,6 +75,9 @@ class Gateway:
             status, body = error.status, openai.error_body(error.status, error.message, error.kind, error.param)
             if error.retry_after_s is not None:
                 headers["retry-after"] = str(int(error.retry_after_s))
+        except EngineUnreachable as error:  # another try may find another pair, or this engine back
+            status, body = 503, openai.error_body(503, str(error), "service_unavailable")
+            headers["retry-after"] = str(RETRY_AFTER_S)
         except EngineTimeout as error:
             status, body = 504, openai.error_body(504, str(error))
         except WorkerError as error:
@@ -138,7 +142,7 @@ def _engine_error(error: EngineRefused) -> tuple[int, bytes]:
     """An engine's error as the client gets it: its own body where that has OpenAI's shape, and its status."""
     try:
         shaped = isinstance(msgspec.json.decode(error.body)["error"]["message"], str)
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError):
         shaped = False
     if shaped and error.status >= 400:
         return error.status, error.body

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,6 +26,9 @@ from baton.policy.handoff import Debt, Handoff, State
 from baton.policy.routing import Pair, Router
 
 log = logging.getLogger("baton.gateway")
+
+RETRY_AFTER_S = 5
+"""What clients are told to wait when no pair is ready: an engine comes back in 20 s at best."""
 
 _MAX_ANSWER_BYTES = 16 << 20
 
@@ -69,7 +73,9 @@ class HandoffRunner:
         reservation = self._router.reserve(self._pool.verified)
         if reservation is None:
             reason = self._pool.not_ready_reason()
-            raise RequestError(503, f"No pair of ranks is ready: {reason}", kind="service_unavailable", retry_after_s=5)
+            raise RequestError(
+                503, f"No pair of ranks is ready: {reason}", kind="service_unavailable", retry_after_s=RETRY_AFTER_S
+            )
         pair, handoff, params = reservation.pair, Handoff(), None
         try:
             if generation.decode_alone:
@@ -79,8 +85,9 @@ class HandoffRunner:
                 params = await self._prefill(pair, generation, body)
                 self._router.prefilled(reservation)
                 handoff.to(State.HANDED_OFF)
-            handoff.to(State.DECODING)
-            with await self._decode(pair, generation, decode_body(body, params) if params else body) as response:
+            body = decode_body(body, params) if params else body
+            leg = self._decode(pair, generation, body, partial(handoff.to, State.DECODING))
+            with self._metrics.leg_seconds.labels(leg="decode").time(), await leg as response:
                 yield response
             handoff.to(State.COMPLETED)
         except BaseException as error:
@@ -126,7 +133,9 @@ class HandoffRunner:
             raise EngineRefused(response.status, answer)
         return read_offer(answer)
 
-    async def _decode(self, pair: Pair, generation: Generation, body: JsonObject) -> Response:
+    async def _decode(
+        self, pair: Pair, generation: Generation, body: JsonObject, on_sent: Callable[[], object]
+    ) -> Response:
         response = await self._pool.server(pair.decode).post(
             generation.path,
             msgspec.json.encode(body),
@@ -134,6 +143,7 @@ class HandoffRunner:
             dp_rank=pair.decode.dp_rank,
             deadline_s=generation.deadline_s,
             headers=generation.headers,
+            on_sent=on_sent,
         )
         if response.status != 200:
             raise EngineRefused(response.status, await response.read(_MAX_ANSWER_BYTES))

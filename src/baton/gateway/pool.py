@@ -37,7 +37,8 @@ class Pool:
 
     def __init__(self, servers: list[VllmServer]) -> None:
         self.workers = {server.worker.name: WorkerState(server) for server in servers}
-        self._changed = asyncio.Event()
+        self.num_found = 0
+        self._found = asyncio.Event()
         self.pairs: dict[Pair, str] = {
             Pair(prefill, decode): UNVERIFIED
             for prefill in self._ranks(Role.PREFILL)
@@ -60,6 +61,9 @@ class Pool:
         for pair in self._pairs_of(name):
             self.pairs[pair] = UNVERIFIED
         self._update()
+        self.num_found += 1
+        found, self._found = self._found, asyncio.Event()
+        found.set()
 
     def lost(self, name: str, reason: str) -> None:
         """A worker does not answer: none of its pairs may serve until they are verified again."""
@@ -69,9 +73,10 @@ class Pool:
             self.pairs[pair] = f"{name} is not there: {reason}"
         self._update()
 
-    async def wait_changed(self) -> None:
-        """Return when a worker or a pair has changed since the call."""
-        await self._changed.wait()
+    async def wait_found(self, num_found: int) -> None:
+        """Return when more workers than `num_found` have been found."""
+        while self.num_found == num_found:
+            await self._found.wait()
 
     def generations(self, pair: Pair) -> tuple[int, int]:
         """When both workers of a pair were last found; a result counts only if this has not changed meanwhile."""
@@ -96,9 +101,9 @@ class Pool:
         """Why no request would be served; empty when one would."""
         if self.verified:
             return ""
-        gone = [f"{name}: {state.reason}" for name, state in self.workers.items() if state.identity is None]
+        gone = [name for name, state in self.workers.items() if state.identity is None]
         if gone:
-            return "; ".join(gone)
+            return f"waiting for {', '.join(gone)}"
         return "; ".join(f"{pair}: {reason}" for pair, reason in self.pairs.items() if reason)
 
     def describe(self) -> dict[str, Any]:
@@ -132,5 +137,3 @@ class Pool:
 
     def _update(self) -> None:
         self.verified = tuple(pair for pair, reason in self.pairs.items() if not reason)
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()

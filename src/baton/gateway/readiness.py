@@ -85,9 +85,10 @@ class Readiness:
             await asyncio.sleep(self._poll_s)
 
     async def _verify_rank(self, decode: RankId) -> None:
-        """Verify the pairs of one decode rank, one at a time, whenever something has changed."""
+        """Verify the pairs of one decode rank, one at a time: new ones at once, failing ones again after a pause."""
         retry_s = self._poll_s
         while True:
+            num_found = self._pool.num_found
             todo = [
                 pair
                 for pair, reason in self._pool.pairs.items()
@@ -98,8 +99,8 @@ class Readiness:
             failed = any(self._pool.pairs[pair] for pair in todo)
             retry_s = min(2 * retry_s, self._max_retry_s) if failed else self._poll_s
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(retry_s):
-                    await self._pool.wait_changed()
+                async with asyncio.timeout(retry_s if failed else None):
+                    await self._pool.wait_found(num_found)
 
     async def _judge(self, pair: Pair) -> None:
         generations = self._pool.generations(pair)

@@ -23,11 +23,16 @@ _ERROR_EVENT = b'data: {"error"'
 
 
 class StreamFailed(WorkerError):
-    """A stream broke after it had started towards the client, at the end of an event or inside one."""
+    """A stream broke after it had started towards the client.
 
-    def __init__(self, message: str, *, at_event_boundary: bool) -> None:
+    at_event_boundary   whether what the client has ends with a whole event
+    client_knows        whether the engine's own error event has been passed on
+    """
+
+    def __init__(self, message: str, *, at_event_boundary: bool, client_knows: bool = False) -> None:
         super().__init__(message)
         self.at_event_boundary = at_event_boundary
+        self.client_knows = client_knows
 
 
 async def relay(response: Response, reply: Reply, headers: Mapping[str, str], on_first: Callable[[], None]) -> None:
@@ -46,7 +51,9 @@ async def relay(response: Response, reply: Reply, headers: Mapping[str, str], on
     except WorkerError as error:
         if not reply.started:
             raise
-        raise StreamFailed(str(error), at_event_boundary=stream.at_event_boundary) from error
+        raise StreamFailed(
+            str(error), at_event_boundary=stream.at_event_boundary, client_knows=stream.told_error
+        ) from error
     reply.end()
 
 
@@ -59,7 +66,7 @@ def error_status(event: bytes) -> int:
     """The HTTP status that an engine's error event speaks of; 500 where it names none."""
     try:
         code = msgspec.json.decode(event)["error"]["code"]
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError):
         return 500
     return code if isinstance(code, int) and 400 <= code <= 599 else 500
 
@@ -67,7 +74,7 @@ def error_status(event: bytes) -> int:
 class _Stream:
     """Sink of one decode stream."""
 
-    __slots__ = ("_error", "_headers", "_on_first", "_reply", "_tail")
+    __slots__ = ("_error", "_headers", "_on_first", "_reply", "_tail", "told_error")
 
     def __init__(self, reply: Reply, headers: Mapping[str, str], on_first: Callable[[], None]) -> None:
         self._reply = reply
@@ -75,6 +82,7 @@ class _Stream:
         self._on_first = on_first
         self._tail = b""
         self._error = b""
+        self.told_error = False
 
     def feed(self, data: bytes) -> bool:
         """Take body bytes; the first decide whether there is a stream at all."""
@@ -84,6 +92,10 @@ class _Stream:
         if not self._reply.started:
             self._on_first()
             self._reply.start(200, {**self._headers, **EVENT_STREAM})
+        if _ERROR_EVENT in data or (not self.at_event_boundary and _ERROR_EVENT in self._tail + data[: len(DONE)]):
+            self.told_error = True
+        if self.told_error:
+            data = data.removesuffix(DONE)
         self._tail = (self._tail + data)[-len(DONE) :] if len(data) < len(DONE) else data[-len(DONE) :]
         return self._reply.write(data)
 
@@ -97,6 +109,8 @@ class _Stream:
         if self._error:
             event = self._error.split(b"\n\n", 1)[0].removeprefix(b"data: ")
             raise EngineRefused(error_status(event), event)
+        if self.told_error:
+            raise WorkerError("the engine ended its stream with an error event")
         if self._tail != DONE:
             raise EngineGarbled(
                 response.origin, response.doing, "a stream without data: [DONE]", response.received_bytes

@@ -110,12 +110,12 @@ def _completion(raw: bytes, response: Response) -> JsonObject:
     Raises   EngineRefused on an error, EngineGarbled on anything else
     """
     try:
-        answer = msgspec.json.decode(raw)
+        answer = msgspec.json.decode(raw, type=JsonObject)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise EngineGarbled(response.origin, response.doing, f"no JSON but {raw[:200]!r}") from error
-    if isinstance(answer, dict) and "error" in answer:
+        raise EngineGarbled(response.origin, response.doing, f"no JSON object but {raw[:200]!r}") from error
+    if answer.get("error"):
         raise EngineRefused(error_status(raw), raw)
-    choices = answer.get("choices") if isinstance(answer, dict) else None
+    choices = answer.get("choices")
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise EngineGarbled(response.origin, response.doing, f"no completion but {raw[:200]!r}")
     return answer

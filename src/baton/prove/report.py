@@ -16,7 +16,7 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check in verdict.checks:
-        table.add_row(_mark(check), check.name, _found(check))
+        table.add_row(_mark(check), check.name, Text(check.found))
     console.print(table)
     if verdict.proven:
         console.print(Text("PROVEN", style="bold green"), "disaggregated, and the tokens are right")
@@ -26,7 +26,3 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
 
 def _mark(check: Check) -> Text:
     return Text("holds", style="green") if check.ok else Text("FAILS", style="bold red")
-
-
-def _found(check: Check) -> Text:
-    return Text(check.found) if check.ok else Text(f"{check.found} (expected {check.expected})")

@@ -137,7 +137,8 @@ async def _count(subject: Subject, before: dict[Role, RankCounters], answers: li
     prefill, decode, both = moved[Role.PREFILL], moved[Role.DECODE], moved[Role.PREFILL] + moved[Role.DECODE]
 
     def equal(name: str, expected: int, found: int, unit: str, how: str = "") -> Check:
-        return _check(name, expected == found, f"{expected:,} {unit}", f"{found:,} {unit}{how}")
+        shown = f"{found:,} of {expected:,} {unit}{how}" if expected else f"{found:,} {unit}"
+        return _check(name, expected == found, f"{expected:,} {unit}", shown)
 
     expired = both.expired_requests + both.notifications_after_expiry
     return [

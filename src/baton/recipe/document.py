@@ -31,6 +31,9 @@ class Strict(BaseModel):
 
 Document = TypeVar("Document", bound=BaseModel)
 
+_NOT_YAML = (YAMLError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError, AssertionError)
+"""What ruamel raises: its own for syntax, anything at all for a tag, date or number on what cannot be one."""
+
 
 def load(path: Path, kind: type[Document]) -> Document:
     """Read `path` as a `kind`.
@@ -57,17 +60,17 @@ def parse(text: str, kind: type[Document], *, source: str) -> Document:
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         problem = str(error.problem or error).splitlines()[0]
         raise ConfigError(f"{where}: not valid YAML: {problem}") from error
-    except (YAMLError, ValueError, OverflowError) as error:  # a date or number that is none is a bare ValueError
-        raise ConfigError(f"{source}: not valid YAML: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{source}: nested too deeply") from error
+    except _NOT_YAML as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}") from error
     if not isinstance(tree, Mapping):
         found = "nothing" if tree is None else type(tree).__name__
         raise ConfigError(f"{source}:1:1: expected a mapping of {kind.__name__} fields, found {found}")
     try:
         return kind.model_validate(_plain(tree))
     except RecursionError as error:
-        raise ConfigError(f"{source}: nested too deeply, or an alias that contains itself") from error
+        raise ConfigError(f"{source}: nested too deeply") from error
     except ValidationError as error:
         lines = [_describe(fault, tree, kind, source) for fault in error.errors(include_url=False)]
         raise ConfigError("\n".join(lines)) from error
@@ -81,9 +84,7 @@ def _plain(node: Any) -> Any:
         return str(node)
     if isinstance(node, Sequence):
         return [_plain(value) for value in node]
-    if isinstance(node, bool) or node is None:
-        return node
-    if isinstance(node, ScalarBoolean):
+    if isinstance(node, (bool, ScalarBoolean)):
         return bool(node)
     if isinstance(node, int):
         return int(node)
@@ -119,7 +120,7 @@ def _position(node: Any, loc: tuple[int | str, ...]) -> tuple[int, int]:
     position = (0, 0)
     for part in loc:
         try:
-            position = node.lc.item(part) if isinstance(part, int) else node.lc.key(part)
+            position = (node.lc.item(part) if isinstance(part, int) else node.lc.key(part)) or position
             node = node[part]
         except (AttributeError, KeyError, IndexError, TypeError):
             break
