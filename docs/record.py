@@ -6,10 +6,10 @@ screen showed at that moment as SVG.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
-import signal
 import struct
 import sys
 import termios
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-COLUMNS, LINES = 118, 40
+COLUMNS, LINES = 124, 34
 LIMIT_S = 600
 AFTER_S = 1.0
 """how long the program may go on drawing once the text is there"""
@@ -52,7 +52,10 @@ def main(picture: str, wanted: str, *command: str) -> None:
     for line in lines(screen):
         console.print(line, soft_wrap=True)
     Path(picture).write_text(console.export_svg(title=" ".join(command)), encoding="utf-8")
-    os.kill(pid, signal.SIGINT)
+    os.write(terminal, b"\x03")  # Ctrl-C
+    with contextlib.suppress(OSError):  # raised when the program has closed the terminal
+        while os.read(terminal, 65536):
+            pass
     os.waitpid(pid, 0)
 
 
