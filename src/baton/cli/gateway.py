@@ -44,8 +44,12 @@ async def _serve(workers: Path, host: str, port: int, request_timeout_s: float, 
             started_at_s=time.time(),
             request_timeout_s=request_timeout_s,
             max_body_bytes=max_body_bytes,
-        ) as (_, url):
+        ) as (serving, url):
             logging.getLogger("baton.gateway").info("listening on %s", url)
-            await stop.wait()
+            asked = asyncio.create_task(stop.wait())
+            assert serving.watching is not None, "serve starts it"
+            await asyncio.wait([asked, serving.watching], return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                serving.watching.result()
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from error

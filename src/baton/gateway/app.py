@@ -52,6 +52,7 @@ class Gateway:
         self.metrics = GatewayMetrics()
         self.runner = HandoffRunner(self.pool, Router(), self.metrics)
         self.readiness = Readiness(self.pool, workers.model, workers.dtype, random)
+        self.watching: asyncio.Task[None] | None = None
         self._models = frozenset((workers.model, *workers.aliases))
         self._models_list = openai.models_list(workers.model, workers.aliases, int(started_at_s))
         self._random = random
@@ -164,6 +165,7 @@ async def serve(
 ) -> AsyncIterator[tuple[Gateway, str]]:
     """Run a gateway while the block runs; gives it and its base URL.
 
+    Its `watching` keeps the pool true and never ends by itself: if it does, the gateway must not go on.
     grace_s   how long requests may go on after the block has ended
     Raises    OSError when the address cannot be had
     """
@@ -171,15 +173,14 @@ async def serve(
     gateway = Gateway(workers, client, random, started_at_s=started_at_s, request_timeout_s=request_timeout_s)
     server = HttpServer(gateway.handle, openai.error_body, ServerLimits(max_body_bytes=max_body_bytes))
     await server.start(host, port)
-    watching = asyncio.create_task(gateway.readiness.run())
+    gateway.watching = asyncio.create_task(gateway.readiness.run())
     bound_host, bound_port = server.address
     shown = f"[{bound_host}]" if ":" in bound_host else bound_host
     try:
         yield gateway, f"http://{shown}:{bound_port}"
     finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        gateway.watching.cancel()
+        await asyncio.wait([gateway.watching])
         await server.stop(grace_s)
         await gateway.runner.settle()
         client.close()
