@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -110,7 +112,9 @@ def start_engine(
     if not connector:
         at = argv.index("--kv-transfer-config")
         del argv[at : at + 2]
-    env = {**os.environ, **command.env, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    scratch = tempfile.mkdtemp(prefix="baton-")  # vLLM's sockets: a killed engine leaves them behind
+    threads = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, **command.env, **threads, "TMPDIR": scratch}
     with (folder / f"{role}.log").open("wb") as log:
         process = subprocess.Popen(argv, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
@@ -121,6 +125,7 @@ def start_engine(
             process.wait(20)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def free_port() -> int:
