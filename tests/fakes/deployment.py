@@ -9,7 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from baton.engine.client import HttpClient, Origin, Response
+from baton.engine.client import HttpClient
+from baton.engine.origin import Origin
+from baton.engine.response import Response
 from baton.gateway import openai
 from baton.gateway.app import Gateway
 from baton.gateway.readiness import Readiness

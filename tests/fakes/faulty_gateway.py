@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
-from baton.engine.client import Response
 from baton.engine.kv_transfer import JsonObject
+from baton.engine.response import Response
 from baton.gateway.app import Gateway
 from baton.gateway.handoff import Generation, HandoffRunner
 from baton.gateway.readiness import Readiness

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import msgspec
 
 from baton.base.errors import WorkerError
-from baton.engine.client import HttpClient, Origin, Response
+from baton.engine.client import HttpClient
 from baton.engine.kv_transfer import JsonObject, release_body
 from baton.engine.metrics import EngineMetrics
+from baton.engine.origin import Origin
+from baton.engine.response import Response
 from baton.recipe.workers import Worker
 
 RANK_HEADER = "x-data-parallel-rank"

@@ -18,7 +18,8 @@ from random import Random
 import msgspec
 
 from baton.base.errors import RequestError, WorkerError
-from baton.engine.client import EngineTimeout, EngineUnreachable, HttpClient
+from baton.engine.client import HttpClient
+from baton.engine.errors import EngineTimeout, EngineUnreachable
 from baton.engine.vllm import VllmServer
 from baton.gateway import openai
 from baton.gateway.handoff import RETRY_AFTER_S, EngineRefused, Generation, HandoffRunner
@@ -26,7 +27,8 @@ from baton.gateway.metrics import GatewayMetrics
 from baton.gateway.pool import Pool
 from baton.gateway.readiness import Readiness
 from baton.gateway.relay import StreamFailed, relay
-from baton.gateway.server import HttpServer, Reply, Request, ServerLimits
+from baton.gateway.reply import Reply, Request
+from baton.gateway.server import HttpServer, ServerLimits
 from baton.gateway.split import serve_split
 from baton.policy.routing import Router
 from baton.recipe.workers import WorkersFile

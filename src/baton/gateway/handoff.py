@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from baton.base.errors import RequestError, WorkerError
-from baton.engine.client import EngineUnreachable, Response
+from baton.engine.errors import EngineUnreachable
 from baton.engine.kv_transfer import JsonObject, decode_body, prefill_body, read_offer, rejection_released_kv
+from baton.engine.response import Response
 from baton.engine.vllm import engine_request_ids
 from baton.gateway.metrics import GatewayMetrics
 from baton.gateway.pool import Pool

@@ -13,7 +13,7 @@ from random import Random
 
 from baton.base.errors import WorkerError
 from baton.engine.canary import Answer, Canary, difference, head
-from baton.engine.client import EngineUnreachable
+from baton.engine.errors import EngineUnreachable
 from baton.engine.kv_transfer import JsonObject, checked_offer, decode_body, prefill_body
 from baton.engine.vllm import VllmServer
 from baton.gateway.pool import Pool

@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from baton.engine.client import EngineError, HttpClient, Origin
+from baton.engine.client import HttpClient
+from baton.engine.errors import EngineError
+from baton.engine.origin import Origin
 
 
 class WorkerReadiness(msgspec.Struct, frozen=True):

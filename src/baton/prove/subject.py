@@ -13,9 +13,10 @@ import msgspec
 
 from baton.base.errors import ConfigError, WorkerError
 from baton.engine.canary import Answer, Canary
-from baton.engine.client import HttpClient, Origin
+from baton.engine.client import HttpClient
 from baton.engine.kv_transfer import JsonObject
 from baton.engine.metrics import RankCounters
+from baton.engine.origin import Origin
 from baton.engine.vllm import VllmServer
 from baton.recipe.recipe import Role
 from baton.recipe.workers import WorkersFile

@@ -8,15 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from baton.base.errors import BugError, ConfigError, WorkerError
-from baton.engine.client import (
-    EngineDisconnected,
-    EngineError,
-    EngineGarbled,
-    EngineTimeout,
-    EngineUnreachable,
-    HttpClient,
-    Origin,
-)
+from baton.engine.client import HttpClient
+from baton.engine.errors import EngineDisconnected, EngineError, EngineGarbled, EngineTimeout, EngineUnreachable
+from baton.engine.origin import Origin
 
 LIMIT_S = 20.0
 """No test waits this long unless it fails."""

@@ -10,7 +10,8 @@ from fakes.engine import MODEL, Fabric, FakeVllm
 from fakes.tokens import tokenize
 
 from baton.base.errors import WorkerError
-from baton.engine.client import EngineTimeout, EngineUnreachable, HttpClient
+from baton.engine.client import HttpClient
+from baton.engine.errors import EngineTimeout, EngineUnreachable
 from baton.engine.kv_transfer import checked_offer, decode_body, prefill_body
 from baton.engine.vllm import Identity, VllmServer, engine_request_ids
 from baton.recipe.recipe import Role

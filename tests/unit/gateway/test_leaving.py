@@ -1,9 +1,13 @@
 """A client that leaves, whenever it does, leaves no KV held, nothing running and nothing reserved."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from fakes.deployment import CHAT, COMPLETIONS, Deployment, body_for, chat, deployment, eventually
+
+from baton.engine.client import HttpClient
+from baton.engine.origin import Origin
 
 
 async def leave(asking: "asyncio.Task[object]") -> None:
@@ -114,3 +118,24 @@ async def test_a_gateway_that_stops_waits_for_what_it_owes() -> None:
         await eventually(d.outcomes)
         await d.gateway.runner.settle()
         assert not d.prefill.running
+
+
+async def test_while_the_decode_connection_is_made_the_kv_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    connecting, connect = asyncio.Event(), HttpClient._connect
+
+    async def never_the_first_time(client: HttpClient, origin: Origin, doing: str, deadline_s: float | None) -> Any:
+        if origin.port == decode_port and not connecting.is_set():
+            connecting.set()
+            await asyncio.Event().wait()
+        return await connect(client, origin, doing, deadline_s)
+
+    async with deployment() as d:
+        decode_port = d.gateway.pool.workers[d.decode.name].server.origin.port
+        monkeypatch.setattr(HttpClient, "_take", lambda client, origin: None)
+        monkeypatch.setattr(HttpClient, "_connect", never_the_first_time)
+        asking = asyncio.create_task(d.http.open(CHAT, chat()))
+        await connecting.wait()
+        await leave(asking)
+        await eventually(lambda: d.decode.of_kind("release"), "the release")
+        assert not d.decode.of_kind("decode")
+        await all_clean(d)

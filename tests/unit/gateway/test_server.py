@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from baton.gateway.server import HttpServer, Reply, Request, ServerLimits
+from baton.gateway.reply import Reply, Request
+from baton.gateway.server import HttpServer, ServerLimits
 
 LIMIT_S = 20.0
 """No test waits this long unless it fails."""

@@ -147,11 +147,3 @@ async def test_a_client_that_leaves_a_split_call_leaves_nothing_behind() -> None
         await asyncio.gather(asking, return_exceptions=True)
         await d.idle()
         assert d.outcomes() == {"cancelled": 6}
-
-
-async def test_a_generation_cancelled_while_its_decode_connection_is_made_gives_its_kv_back() -> None:
-    async with deployment() as d:
-        d.decode.faults.garbage_after = 0
-        assert (await d.http.post(COMPLETIONS, completion(["one", "two"], stream=True))).status == 502
-        await d.gateway.runner.settle()
-        assert d.decode.of_kind("release")
