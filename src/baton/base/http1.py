@@ -15,14 +15,6 @@ HOP_BY_HOP = frozenset(
 )
 
 
-def end_to_end(headers: Mapping[str, str]) -> dict[str, str]:
-    """What a proxy may pass on of lower-case headers: not framing, `host`, `expect` or what `connection` names."""
-    dropped = HOP_BY_HOP | {"host", "expect"}
-    if "connection" in headers:
-        dropped |= {name.strip().lower() for name in headers["connection"].split(",")}
-    return {name: value for name, value in headers.items() if name not in dropped}
-
-
 def encode_head(first_line: str, headers: Mapping[str, str], framing: str) -> bytes:
     """Bytes of one message head; `framing` is the caller's own last header lines, each ending in CRLF.
 

@@ -60,7 +60,7 @@ class HttpClient:
     ) -> Response:
         """Send one request and wait for the response's head.
 
-        headers      without framing or `host`, which are written here (see `http1.end_to_end`)
+        headers      without framing or `host`, which are written here
         deadline_s   of the whole exchange, body included, on `loop.time()`'s clock; None = no limit
         on_sent      called once, when the engine may have seen the request; never called: it has not
         Raises       EngineUnreachable, EngineDisconnected, EngineTimeout, EngineGarbled; BugError: HEAD, bad headers

@@ -100,8 +100,3 @@ def checked_offer(params: JsonObject | None) -> JsonObject:
             "is it started with --kv-transfer-config?"
         )
     return params
-
-
-def num_remote_blocks(params: JsonObject) -> int:
-    """KV blocks that `params` offers, over all KV cache groups."""
-    return sum(len(group) if isinstance(group, list) else 1 for group in params.get("remote_block_ids") or ())

@@ -84,17 +84,9 @@ class EngineMetrics:
             sum(v for name, _, v in self._samples if name in ("vllm:num_requests_running", "vllm:num_requests_waiting"))
         )
 
-    def has_kv_connector(self, dp_rank: int) -> bool:
-        """Whether the rank reports NIXL's counters."""
-        return self._value("vllm:nixl_num_failed_transfers_total", dp_rank) is not None
-
     def cache_config(self) -> dict[str, str]:
         """Labels of vllm:cache_config_info of the first rank: block_size, cache_dtype, num_gpu_blocks and more."""
         return next((labels for name, labels, _ in self._samples if name == "vllm:cache_config_info"), {})
-
-    def started_at_s(self) -> float:
-        """Start time of the server process, Unix seconds; 0 when it does not say."""
-        return next((value for name, _, value in self._samples if name == "process_start_time_seconds"), 0.0)
 
     def _value(self, name: str, dp_rank: int, **labels: str) -> float | None:
         wanted = {"engine": str(dp_rank), **labels}

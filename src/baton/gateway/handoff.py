@@ -71,13 +71,16 @@ class HandoffRunner:
 
         Raises   RequestError 503 when no pair may serve, EngineRefused, EngineError, NoKvOffered
         """
+        handoff, params = Handoff(), None
         reservation = self._router.reserve(self._pool.verified)
         if reservation is None:
+            handoff.to(State.SHED)
+            self._metrics.generations.labels(outcome=str(handoff.state)).inc()
             reason = self._pool.not_ready_reason()
             raise RequestError(
                 503, f"No pair of ranks is ready: {reason}", kind="service_unavailable", retry_after_s=RETRY_AFTER_S
             )
-        pair, handoff, params = reservation.pair, Handoff(), None
+        pair = reservation.pair
         try:
             if generation.decode_alone:
                 self._router.prefilled(reservation)

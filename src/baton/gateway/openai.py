@@ -1,8 +1,8 @@
 """What a client may ask, read off the body: which single generations a request consists of, and which way each must go.
 
 vLLM's fields pass through untouched, except those that name other requests' memory (refused) and those vLLM hands off
-wrongly: `n > 1` and array prompts become single generations; echo, prompt log-probabilities and beam search are served
-by a decode rank alone, because prefill's KV cannot serve them.
+wrongly: `n > 1` and array prompts become single generations; echo, prompt log-probabilities, prompt embeddings and beam
+search are served by a decode rank alone, because prefill's KV cannot serve them.
 """
 
 from __future__ import annotations
@@ -112,6 +112,8 @@ def _decode_alone(body: JsonObject) -> str:
         return "prompt_logprobs needs the prompt's computation, not its KV"
     if body.get("echo"):
         return "echo needs the prompt's computation, not its KV"
+    if body.get("prompt_embeds") is not None:
+        return "prompt_embeds may hold several prompts, and vLLM would give all of them the KV of the first"
     return "beam search forks its KV" if body.get("use_beam_search") else ""
 
 
@@ -120,8 +122,8 @@ def _singles(path: str, body: JsonObject) -> tuple[JsonObject, ...]:
     several = isinstance(prompts, list) and bool(prompts) and not isinstance(prompts[0], int)
     per_prompt = [{**body, "prompt": prompt} for prompt in prompts] if several and prompts else [body]
     n = _num_choices(body)
-    if body.get("use_beam_search"):
-        return (body,)
+    if body.get("use_beam_search") or body.get("prompt_embeds") is not None:
+        return (body,)  # for decode alone, as it is
     if len(per_prompt) * n > MAX_GENERATIONS:
         raise RequestError(
             400,

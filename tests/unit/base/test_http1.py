@@ -8,13 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baton.base.errors import BugError
-from baton.base.http1 import HOP_BY_HOP, Timer, encode_head, end_to_end
-
-
-def test_a_proxy_passes_on_what_is_end_to_end() -> None:
-    headers = {"x-a": "1", "connection": "X-B, close", "x-b": "2", "host": "h", "expect": "100-continue", "te": "t"}
-    assert end_to_end(headers) == {"x-a": "1"}
-    assert end_to_end({"content-length": "3", "accept": "*/*"}) == {"accept": "*/*"}
+from baton.base.http1 import HOP_BY_HOP, Timer, encode_head
 
 
 def test_a_head_is_its_lines() -> None:

@@ -13,7 +13,6 @@ from baton.engine.kv_transfer import (
     RESERVED_HEADERS,
     NoKvOffered,
     decode_body,
-    num_remote_blocks,
     prefill_body,
     read_offer,
     rejection_released_kv,
@@ -74,16 +73,6 @@ def test_a_release_is_parsed_and_then_rejected_for_its_temperature() -> None:
     assert body["temperature"] < 0
     assert body["kv_transfer_params"] == OFFER
     assert body["prompt"]
-
-
-def test_an_offer_is_read_from_an_answer_of_either_route() -> None:
-    for kind in ("text_completion", "chat.completion"):
-        answer = json.dumps({"id": "x", "object": kind, "choices": [], "kv_transfer_params": OFFER}).encode()
-        assert read_offer(answer) == OFFER
-    assert num_remote_blocks(OFFER) == 4
-    assert num_remote_blocks({"remote_block_ids": [[1, 2], [3]]}) == 3
-    assert num_remote_blocks({"remote_block_ids": [1, 2]}) == 2
-    assert num_remote_blocks({}) == 0
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ async def test_a_request_that_finds_an_engine_gone_is_the_last_to_be_sent_there(
         assert "connecting" in first.error["message"]
         second = await d.http.post(CHAT, chat())
         assert second.status == 503
+        assert d.outcomes()["shed"] == 1
         assert f"{role}-0" in second.error["message"]
 
 
