@@ -8,7 +8,10 @@ import, and one version only when it is asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Mapping
+from functools import cache, cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +113,11 @@ class FlagMatch(msgspec.Struct, frozen=True, kw_only=True):
     path: tuple[str, ...] = ()
 
 
-class EngineCatalogue(msgspec.Struct, frozen=True, kw_only=True):
+class EngineCatalogue(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Everything one released engine accepts.
 
     `takes_engine_flags_of` is set for a program that also takes the flags of an engine it embeds (see `embedding`).
+    `exact` are the flags of such a program that its own, stricter parser takes only as they are spelled here.
     """
 
     engine: str
@@ -126,13 +130,15 @@ class EngineCatalogue(msgspec.Struct, frozen=True, kw_only=True):
     envs: dict[str, Variable]
     enums: dict[str, tuple[str, ...]]
     takes_engine_flags_of: EngineVersion | None = None
+    exact: frozenset[str] = frozenset()
 
     def flag(self, written: str) -> FlagMatch | None:
         """Return the flag that `written` (with or without =value) stands for; None if none or more than one."""
         name, path = self._normal(written)
-        options = dict(self._options())
+        options = self.options
         if name in options:
-            return self._match(*options[name], path, False)
+            is_spelled = name == written.split("=", 1)[0].split(".", 1)[0] or options[name][0] not in self.exact
+            return self._match(*options[name], path, False) if is_spelled else None
         if not self.parser.abbreviations or len(name) < 2:
             return None
         targets = {options[o] for o in self.abbreviated(written)}
@@ -141,9 +147,11 @@ class EngineCatalogue(msgspec.Struct, frozen=True, kw_only=True):
     def abbreviated(self, written: str) -> tuple[str, ...]:
         """Return the option strings that begin with `written`; several flags among them are ambiguous to argparse."""
         name, _ = self._normal(written)
-        is_long = name.startswith("--")
-        found = (o for o, _ in self._options() if o.startswith(name) and o.startswith("--") is is_long)
-        return tuple(sorted(found)) if name.strip("-") else ()
+        if not name.strip("-"):
+            return ()
+        first = bisect_left(self._sorted, name)
+        found = takewhile(lambda o: o.startswith(name), self._sorted[first:])
+        return tuple(o for o in found if o.startswith("--") is name.startswith("--"))
 
     def key(self, config: str, path: str | tuple[str, ...]) -> Key | None:
         """Return the key that `path` ("pass_config.fuse_norm_quant") names in a config class; None if there is none.
@@ -172,13 +180,20 @@ class EngineCatalogue(msgspec.Struct, frozen=True, kw_only=True):
         is_long = name.startswith("--")
         return (name.replace("_", "-") if is_long and self.parser.underscores else name), tuple(path)
 
-    def _options(self) -> Iterator[tuple[str, tuple[str, bool]]]:
-        """Yield every option string with the flag it stands for and whether it negates it."""
+    @cached_property
+    def options(self) -> dict[str, tuple[str, bool]]:
+        """Every option string with the flag it stands for and whether it negates it."""
+        found = {}
         for name, flag in self.flags.items():
             for option in (name, *flag.aliases):
-                yield option, (name, False)
+                found[option] = (name, False)
                 if flag.negation and option.startswith("--"):
-                    yield f"--no-{option[2:]}", (name, True)
+                    found[f"--no-{option[2:]}"] = (name, True)
+        return found
+
+    @cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self.options)
 
     def _match(self, name: str, negated: bool, path: tuple[str, ...], is_short: bool) -> FlagMatch:
         return FlagMatch(name=name, flag=self.flags[name], negated=negated, is_abbreviated=is_short, path=path)
@@ -212,11 +227,15 @@ def load_engine(engine: str, version: str) -> EngineCatalogue:
 def embedding(program: EngineCatalogue, engine: EngineCatalogue) -> EngineCatalogue:
     """Return a program together with the engine it embeds: its own flags and variables, and those of the engine.
 
-    The flags of the engine's own server are not among them.
+    The flags of the engine's own server are not among them. The program's parser takes what it knows, the engine's
+    parser the rest.
     """
+    is_strict = engine.parser.underscores and not program.parser.underscores
     inner = {name: flag for name, flag in engine.flags.items() if not flag.frontend}
     return msgspec.structs.replace(
         program,
+        parser=engine.parser,
+        exact=frozenset(program.flags) if is_strict else frozenset(),
         flags=inner | program.flags,
         configs=engine.configs | program.configs,
         envs=engine.envs | program.envs,
@@ -224,6 +243,7 @@ def embedding(program: EngineCatalogue, engine: EngineCatalogue) -> EngineCatalo
     )
 
 
+@cache
 def version_key(version: str) -> tuple[int, ...]:
     """Return a version as numbers to sort by: its dotted numbers, then those of a post-release."""
     return tuple(int(n) for n in re.findall(r"\d+", version))

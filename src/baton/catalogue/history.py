@@ -39,7 +39,9 @@ class Replacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What took the place of a name that is gone.
 
     kind: flag, env or value. name: as it was written (a value as `--flag value`). by: what to write now; "" if nothing
-    is needed any more. note: what changes in meaning. source: the public thread or release that says so.
+    is needed any more. values: what an old value becomes ("*" any other, "" a bare switch; "" as the new one: nothing
+    is needed); a value that is not among them stays. note: what changes in meaning. source: the public thread or
+    release that says so.
     """
 
     engine: str
@@ -48,6 +50,11 @@ class Replacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: str
     note: str
     source: str
+    values: dict[str, str] = {}
+
+    def value(self, old: str) -> str:
+        """Return what an old value is now; "" if nothing needs to be written for it."""
+        return self.values.get(old, self.values.get("*", old))
 
 
 def lives(catalogues: Iterable[EngineCatalogue], has: Callable[[EngineCatalogue], bool]) -> tuple[Life, ...]:
