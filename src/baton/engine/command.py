@@ -22,7 +22,7 @@ from baton.recipe.recipe import Model, Role
 
 _PLACE = "nothing: the target chooses addresses and ports"
 _BALANCING = "roles.{role}.load_balancing, dp_size and nodes"
-_FIELD_OF_FLAG: Mapping[str, str] = {
+FIELD_OF_FLAG: Mapping[str, str] = {
     "model": "model.path or model.repo",
     "model-tag": "model.path or model.repo",
     "revision": "model.revision",
@@ -107,10 +107,10 @@ def _refuse_owned(deployment: Deployment, engine: EngineSpec) -> None:
     for flag in engine.flags:
         name = flag.replace("_", "-").removeprefix("no-")
         # argparse takes an unambiguous beginning for the whole flag; no real flag is a beginning of one of ours.
-        owned = name if name in _FIELD_OF_FLAG else next((own for own in _FIELD_OF_FLAG if own.startswith(name)), None)
+        owned = name if name in FIELD_OF_FLAG else next((own for own in FIELD_OF_FLAG if own.startswith(name)), None)
         if owned is not None:
             spelled = "" if owned == flag else f" (it means --{owned})"
-            field = _FIELD_OF_FLAG[owned].format(role=engine.role)
+            field = FIELD_OF_FLAG[owned].format(role=engine.role)
             raise ConfigError(
                 f"flag {flag!r} of role {engine.role}{spelled}: baton writes it from the recipe; "
                 f"remove it and set {field}"
