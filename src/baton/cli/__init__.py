@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from baton.base.errors import BatonError, ConfigError
 
-VERBS = ("up", "status", "logs", "down", "prove", "gateway", "schema", "version")
+VERBS = ("check", "migrate", "up", "status", "logs", "down", "prove", "gateway", "schema", "version")
 _HIDDEN = ("supervise",)
 
 

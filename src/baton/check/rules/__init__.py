@@ -1,0 +1,1 @@
+"""The rules, one a file; `baton.check.rule` finds them by their names."""
