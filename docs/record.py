@@ -1,7 +1,7 @@
 """Record the picture of a terminal program's screen: `python docs/record.py docs/up.svg PROVEN make up`.
 
-Runs the command in a terminal of its own, waits until a text appears on its screen, sends Ctrl-C, and saves what the
-screen showed at that moment as SVG.
+Runs the command in a terminal of its own (RECORD_LINES high, else 34), waits until a text appears on its screen, sends
+Ctrl-C, and saves what the screen showed at that moment as SVG.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import termios
 import time
 from fcntl import ioctl
+from itertools import groupby
 from pathlib import Path
 
 import pyte
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-COLUMNS, LINES = 124, 34
+COLUMNS, LINES = 124, int(os.environ.get("RECORD_LINES", "34"))
 LIMIT_S = 600
 AFTER_S = 1.0
 """how long the program may go on drawing once the text is there"""
@@ -64,10 +65,10 @@ def lines(screen: pyte.Screen) -> list[Text]:
     result = []
     for y in range(screen.lines):
         text = Text()
-        for x in range(screen.columns):
-            cell = screen.buffer[y][x]
-            colour = None if cell.fg == "default" else cell.fg.replace("brown", "yellow").replace("bright", "bright_")
-            text.append(cell.data, Style(color=_known(colour), bold=cell.bold))
+        cells = [screen.buffer[y][x] for x in range(screen.columns)]
+        for (fg, bold), run in groupby(cells, lambda cell: (cell.fg, cell.bold)):
+            colour = None if fg == "default" else fg.replace("brown", "yellow").replace("bright", "bright_")
+            text.append("".join(cell.data for cell in run), Style(color=_known(colour), bold=bold))
         text.rstrip()
         result.append(text)
     while result and not result[-1].plain:

@@ -23,6 +23,8 @@ RUN_ELSEWHERE = {
     ".venv/bin/baton gateway": "runs until it is ended; test_attaching_a_gateway_by_hand",
     ".venv/bin/baton prove --model": "needs the ports of this run; tests/e2e/test_proof.py",
 }
+EXIT_CODES = {".venv/bin/baton check docs/broken.yaml": 1}
+"""of the commands that do not end with 0, as the README says beside them"""
 
 
 def command(line: str) -> str:
@@ -54,7 +56,7 @@ def test_a_command_of_the_readme_works(deployment: Deployment, line: str) -> Non
         timeout=400,
         check=False,
     )
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.returncode == EXIT_CODES.get(command(line), 0), result.stdout + result.stderr
     if line.startswith("curl"):
         message = json.loads(result.stdout)["choices"][0]["message"]
         assert "hello" in message["content"].lower()
