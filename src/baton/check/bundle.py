@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from baton.base.errors import ConfigError
-from baton.check import kubernetes, launches, recipes, shell, tree, versions
-from baton.check.kubernetes import Container, Manifests, Workload
-from baton.check.launch import Launch
-from baton.check.launches import Invocation
-from baton.check.shell import Word
+from baton.check.commands import launches, recipes, versions
+from baton.check.commands.launch import Launch
+from baton.check.commands.launches import Invocation
+from baton.check.kubernetes import manifests as kubernetes
+from baton.check.kubernetes.manifests import Container, Manifests, Workload
+from baton.check.shell import script as shell
+from baton.check.shell.script import Word
 from baton.check.text import Source, Text
-from baton.check.tree import Fault, Node
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Fault, Node
 
 _FENCE = re.compile(
     r"^(?P<fence>`{3,}|~{3,})[ \t]*(?P<kind>\w*)[^\n]*\n(?P<body>.*?)^(?P=fence)", re.MULTILINE | re.DOTALL

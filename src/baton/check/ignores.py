@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from baton.catalogue.history import close
-from baton.check import tree
 from baton.check.finding import Finding, Fix, Harm
 from baton.check.text import Source, Span
+from baton.check.yaml import tree
 
 CODE = "ignore-comment"
 

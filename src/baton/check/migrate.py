@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 
 from baton.base.errors import ConfigError
 from baton.catalogue.engine import load_engine, versions
-from baton.check import bundle, insertions, run, tree
-from baton.check import versions as releases
+from baton.check import bundle, run
+from baton.check.commands import versions as releases
+from baton.check.commands.launch import Launch
+from baton.check.edits import insertions
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.launch import Launch
 from baton.check.text import Source, Span
+from baton.check.yaml import tree
 
 _OF_RELEASES = frozenset(
     {

@@ -119,14 +119,14 @@ def _accelerator(gpu: str | None) -> str | None:
 
 def _rendered(report: Report, form: Format, *, quiet: bool) -> str:
     if form == "json":
-        from baton.check.report_json import to_json  # noqa: PLC0415 - one format a run
+        from baton.check.report.document import to_json  # noqa: PLC0415 - one format a run
 
         return to_json(report)
     if form == "sarif":
-        from baton.check.report_sarif import to_sarif  # noqa: PLC0415 - as above
+        from baton.check.report.sarif import to_sarif  # noqa: PLC0415 - as above
 
         return to_sarif(report)
-    from baton.check.report_text import print_report  # noqa: PLC0415 - as above
+    from baton.check.report.terminal import print_report  # noqa: PLC0415 - as above
 
     console = _console()
     with console.capture() as printed:
@@ -135,7 +135,7 @@ def _rendered(report: Report, form: Format, *, quiet: bool) -> str:
 
 
 def _explained(code: str) -> str:
-    from baton.check.explain import listing, page  # noqa: PLC0415 - the rules, for those who read them
+    from baton.check.report.pages import listing, page  # noqa: PLC0415 - the rules, for those who read them
 
     if code == "all":
         return listing()

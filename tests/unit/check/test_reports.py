@@ -11,18 +11,18 @@ import pytest
 from rich.console import Console
 
 from baton.base.errors import ConfigError
-from baton.check import explain
 from baton.check.bundle import Bundle, File
+from baton.check.commands.launch import Launch, Version
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.kubernetes import Manifests, Object, Workload
-from baton.check.launch import Launch, Version
-from baton.check.report_json import to_json
-from baton.check.report_sarif import to_sarif
-from baton.check.report_text import print_report
+from baton.check.kubernetes.manifests import Manifests, Object, Workload
+from baton.check.kubernetes.workload import Pod
+from baton.check.report import pages as explain
+from baton.check.report.document import to_json
+from baton.check.report.sarif import to_sarif
+from baton.check.report.terminal import print_report
 from baton.check.run import Ignored, Report
 from baton.check.text import Source, Span
-from baton.check.tree import Mapping
-from baton.check.workload import Pod
+from baton.check.yaml.tree import Mapping
 
 DEPLOY = Source(
     "deploy.yaml",

@@ -9,7 +9,7 @@ import pytest
 from baton.check import run
 from baton.check.bundle import Bundle, File
 from baton.check.finding import Finding, Harm
-from baton.check.kubernetes import Manifests
+from baton.check.kubernetes.manifests import Manifests
 from baton.check.rule import Rule
 from baton.check.run import Report
 from baton.check.text import Source

@@ -162,7 +162,7 @@ def test_a_manifest_costs_little(folder: Path) -> None:
     """Only a recipe needs pydantic, only text needs rich, and nothing needs what runs engines."""
     code = (
         "import sys\nfrom pathlib import Path\nfrom baton.check.bundle import read_bundle\n"
-        "from baton.check.report_json import to_json\nfrom baton.check.run import check\nimport baton.cli.check\n"
+        "from baton.check.report.document import to_json\nfrom baton.check.run import check\nimport baton.cli.check\n"
         "assert 'unknown-flag' in to_json(check(read_bundle([Path('faulty.sh'), Path('ci.yaml')])))\n"
         "heavy = {'pydantic', 'rich.console', 'asyncio', 'psutil', 'httptools', 'torch', 'vllm'} & set(sys.modules)\n"
         "assert not heavy, heavy"

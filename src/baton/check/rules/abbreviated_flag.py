@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import fixes, versions
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands import versions
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.FRAGILE
 SEE = ()

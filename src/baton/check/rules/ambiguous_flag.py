@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.catalogue.engine import EngineCatalogue
-from baton.check import absent, values
 from baton.check.bundle import Bundle
+from baton.check.commands import values
+from baton.check.facts import absent
 from baton.check.finding import Finding, Fix, Harm
 
 HARM = Harm.NOT_STARTING

@@ -14,10 +14,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from baton.check import fixes, kubectl
 from baton.check.bundle import Bundle
+from baton.check.edits import fixes
+from baton.check.facts import kubectl
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.shell import Word
+from baton.check.shell.script import Word
 from baton.check.text import Source
 
 HARM = Harm.NOT_STARTING

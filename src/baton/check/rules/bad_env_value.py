@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.catalogue import history
-from baton.check import absent, fixes, values, variables
 from baton.check.bundle import Bundle
+from baton.check.commands import values
+from baton.check.edits import fixes
+from baton.check.facts import absent, variables
+from baton.check.facts.variables import Setting
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.variables import Setting
 
 HARM = Harm.NOT_STARTING
 SEE = ()

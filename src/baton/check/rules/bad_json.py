@@ -13,11 +13,11 @@ import ast
 import json
 from collections.abc import Iterator
 
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.launch import Launch
-from baton.check.shell import Word
+from baton.check.shell.script import Word
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -14,11 +14,13 @@ from typing import Any
 
 from baton.catalogue import history
 from baton.catalogue.engine import EngineCatalogue, Key
-from baton.check import absent, config_keys, fixes, lives, values
 from baton.check.bundle import Bundle
-from baton.check.config_keys import GivenKey
+from baton.check.commands import values
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
+from baton.check.facts import absent, config_keys, lives
+from baton.check.facts.config_keys import GivenKey
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 
 from baton.catalogue import history
 from baton.catalogue.engine import EngineCatalogue, Flag
-from baton.check import absent, fixes, lives, values
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands import values
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
+from baton.check.facts import absent, lives
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.launch import Launch
-from baton.check.shell import Word
+from baton.check.shell.script import Word
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import storage, tree
 from baton.check.bundle import Bundle
-from baton.check.container import known
+from baton.check.facts import storage
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.kubernetes import Object, Workload
+from baton.check.kubernetes.container import known
+from baton.check.kubernetes.manifests import Object, Workload
+from baton.check.yaml import tree
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://github.com/ai-dynamo/modelexpress/issues/112",)

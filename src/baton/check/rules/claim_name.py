@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import fixes, storage
 from baton.check.bundle import Bundle
-from baton.check.container import known
+from baton.check.edits import fixes
+from baton.check.facts import storage
+from baton.check.facts.similar import similar
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.similar import similar
+from baton.check.kubernetes.container import known
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://github.com/ai-dynamo/dynamo/pull/4566",)

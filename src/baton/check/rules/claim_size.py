@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import checkpoints, downloads, storage, tree
 from baton.check.bundle import Bundle
-from baton.check.checkpoints import GB, Checkpoint
+from baton.check.facts import checkpoints, downloads, storage
+from baton.check.facts.checkpoints import GB, Checkpoint
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.kubernetes import quantity
-from baton.check.tree import Scalar
+from baton.check.kubernetes.manifests import quantity
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Scalar
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://github.com/llm-d/llm-d/issues/857",)

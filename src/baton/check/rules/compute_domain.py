@@ -14,14 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from baton.check import fixes, tree
 from baton.check.bundle import Bundle
-from baton.check.container import child, known
-from baton.check.devices import GPUS, domain_templates
+from baton.check.edits import fixes
+from baton.check.facts.devices import GPUS, domain_templates
+from baton.check.facts.similar import similar
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.kubernetes import Object, Workload
-from baton.check.similar import similar
-from baton.check.tree import Scalar
+from baton.check.kubernetes.container import child, known
+from baton.check.kubernetes.manifests import Object, Workload
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Scalar
 
 HARM = Harm.FRAGILE
 SEE = ("https://github.com/ai-dynamo/grove/issues/209",)

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import fixes, insertions
 from baton.check.bundle import Bundle
-from baton.check.disaggregation import CONFIG, EXPLICIT_CONNECTOR, is_dynamo_between
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes, insertions
+from baton.check.facts.disaggregation import CONFIG, EXPLICIT_CONNECTOR, is_dynamo_between
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
-from baton.check.disaggregation import READINESS_BY_ROLE, is_dynamo_between
+from baton.check.facts.disaggregation import READINESS_BY_ROLE, is_dynamo_between
+from baton.check.facts.graphs import Graph, commented_out, graphs
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.graphs import Graph, commented_out, graphs
 from baton.check.rules import kv_connector
 
 HARM = Harm.NOT_SERVING

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
+from baton.check.facts.variables import settings
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.variables import settings
 
 HARM = Harm.WASTED
 SEE = ()

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from baton.catalogue import history
-from baton.check import lives, replace, variables, versions
 from baton.check.bundle import Bundle
+from baton.check.commands import versions
+from baton.check.edits import replace
+from baton.check.facts import lives, variables
+from baton.check.facts.variables import Setting
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.variables import Setting
 
 HARM = Harm.FRAGILE
 SEE = ("https://github.com/vllm-project/vllm/pull/43148",)

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.catalogue import history
-from baton.check import lives, replace, versions
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands import versions
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
+from baton.check.edits import replace
+from baton.check.facts import lives
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.FRAGILE
 SEE = ()

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import tree
 from baton.check.bundle import Bundle
-from baton.check.container import child
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.tree import Entry, Mapping, Node
+from baton.check.kubernetes.container import child
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Entry, Mapping, Node
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://github.com/ai-dynamo/dynamo/issues/8069", "https://github.com/aws-samples/aws-do-eks/issues/85")

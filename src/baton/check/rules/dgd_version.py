@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import tree
 from baton.check.bundle import Bundle
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.workload import DYNAMO_KINDS
+from baton.check.kubernetes.workload import DYNAMO_KINDS
+from baton.check.yaml import tree
 
 HARM = Harm.FRAGILE
 SEE = ("https://github.com/aws-samples/aws-do-eks/issues/85", "https://github.com/ai-dynamo/dynamo/issues/8069")

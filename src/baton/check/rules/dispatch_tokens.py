@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.catalogue.hardware import accelerators
-from baton.check import machine, parallel
 from baton.check.bundle import Bundle
-from baton.check.capacity import memory_bytes, redundant_experts
+from baton.check.commands.launch import Launch
+from baton.check.facts import machine, parallel
+from baton.check.facts.capacity import memory_bytes, redundant_experts
+from baton.check.facts.mla import model
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
-from baton.check.mla import model
 from baton.perf.memory import low_latency_buffer
 
 HARM = Harm.WASTED

@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from baton.check import checkpoints, kubectl
 from baton.check.bundle import Bundle
-from baton.check.checkpoints import GB, Checkpoint
-from baton.check.downloads import downloads
+from baton.check.facts import checkpoints, kubectl
+from baton.check.facts.checkpoints import GB, Checkpoint
+from baton.check.facts.downloads import downloads
+from baton.check.facts.kubectl import Kubectl
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.kubectl import Kubectl
-from baton.check.shell import Word
+from baton.check.shell.script import Word
 
 HARM = Harm.FRAGILE
 SEE = ()

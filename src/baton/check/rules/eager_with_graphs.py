@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import fixes, machine, parallel
 from baton.check.bundle import Bundle
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
+from baton.check.facts import machine, parallel
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 from baton.check.text import Span
 
 HARM = Harm.WASTED

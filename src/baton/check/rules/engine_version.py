@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import versions
 from baton.check.bundle import Bundle
+from baton.check.commands import versions
+from baton.check.commands.launch import Launch, Version
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch, Version
 from baton.check.text import Source, Span
 
 HARM = Harm.UNKNOWN

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import absent, variables
-from baton.check.absent import Absence
 from baton.check.bundle import Bundle
+from baton.check.facts import absent, variables
+from baton.check.facts.absent import Absence
+from baton.check.facts.variables import Setting
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.variables import Setting
 
 HARM = Harm.WASTED
 SEE = ()

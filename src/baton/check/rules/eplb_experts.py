@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import machine, parallel
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
+from baton.check.facts import machine, parallel
+from baton.check.facts.mla import model
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
-from baton.check.mla import model
 
 HARM = Harm.NOT_STARTING
 SEE = ()

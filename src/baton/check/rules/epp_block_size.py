@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from baton.check import fixes
 from baton.check.bundle import Bundle
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
+from baton.check.facts.graphs import graphs
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.graphs import graphs
-from baton.check.launch import Launch
-from baton.check.shell import Word
+from baton.check.shell.script import Word
 
 HARM = Harm.WASTED
 SEE = ()

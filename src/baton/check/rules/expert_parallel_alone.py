@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import fixes, parallel
 from baton.check.bundle import Bundle
+from baton.check.edits import fixes
+from baton.check.facts import parallel
 from baton.check.finding import Finding, Fix, Harm
 
 HARM = Harm.WASTED

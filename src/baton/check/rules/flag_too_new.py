@@ -13,12 +13,13 @@ from dataclasses import replace
 
 from baton.catalogue import history
 from baton.catalogue.history import Replacement
-from baton.check import absent, fixes, lives, successors
-from baton.check.absent import Absence
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
+from baton.check.facts import absent, lives, successors
+from baton.check.facts.absent import Absence
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -14,11 +14,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from baton.check import machine, parallel
 from baton.check.bundle import Bundle
+from baton.check.commands.launch import Launch
+from baton.check.facts import machine, parallel
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
-from baton.check.tree import Scalar
+from baton.check.yaml.tree import Scalar
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://github.com/llm-d/llm-d/issues/373",)

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import tree
 from baton.check.bundle import Bundle
-from baton.check.container import child, known
+from baton.check.commands.launch import Launch
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
-from baton.check.tree import Scalar
+from baton.check.kubernetes.container import child, known
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Scalar
 
 HARM = Harm.FRAGILE
 SEE = ("https://github.com/aws-samples/aws-do-eks/issues/63",)

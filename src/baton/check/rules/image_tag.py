@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from baton.check import versions
 from baton.check.bundle import Bundle
+from baton.check.commands import versions
 from baton.check.finding import Finding, Fix, Harm
 from baton.check.text import Text
 

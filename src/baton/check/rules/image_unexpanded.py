@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from baton.check import tree
 from baton.check.bundle import Bundle
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.tree import Mapping, Scalar
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Mapping, Scalar
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from baton.check.bundle import Bundle
-from baton.check.devices import GPUS
+from baton.check.facts.devices import GPUS
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.shell import Word
+from baton.check.shell.script import Word
 
 HARM = Harm.FRAGILE
 SEE = (

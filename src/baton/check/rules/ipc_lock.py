@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
-from baton.check.devices import capabilities, is_privileged, rdma_resource
+from baton.check.facts.devices import capabilities, is_privileged, rdma_resource
 from baton.check.finding import Finding, Fix, Harm
 
 HARM = Harm.FRAGILE

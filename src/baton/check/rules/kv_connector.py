@@ -13,12 +13,13 @@ from collections.abc import Iterator
 
 from baton.catalogue import history
 from baton.catalogue.engine import EngineCatalogue
-from baton.check import disaggregation as disagg
-from baton.check import fixes, versions
 from baton.check.bundle import Bundle, Pair
-from baton.check.disaggregation import CONFIG, EXPLICIT_CONNECTOR
+from baton.check.commands import versions
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
+from baton.check.facts import disaggregation as disagg
+from baton.check.facts.disaggregation import CONFIG, EXPLICIT_CONNECTOR
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_SERVING
 SEE = ("https://github.com/kserve/kserve/issues/5987",)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import machine, mla
 from baton.check.bundle import Bundle
+from baton.check.commands.launch import Launch
+from baton.check.facts import machine, mla
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_STARTING
 SEE = ()

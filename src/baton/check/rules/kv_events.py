@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
-from baton.check.disaggregation import is_dynamo_between
+from baton.check.commands.launch import Launch
+from baton.check.facts.disaggregation import is_dynamo_between
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 from baton.check.rules import router_mode
 from baton.check.text import Span
 

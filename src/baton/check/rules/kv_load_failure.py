@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import disaggregation as disagg
-from baton.check import fixes, insertions
 from baton.check.bundle import Bundle
-from baton.check.config_keys import GivenKey
-from baton.check.disaggregation import CONFIG
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes, insertions
+from baton.check.facts import disaggregation as disagg
+from baton.check.facts.config_keys import GivenKey
+from baton.check.facts.disaggregation import CONFIG
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.WASTED
 SEE = (

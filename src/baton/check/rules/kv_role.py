@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import disaggregation as disagg
-from baton.check import fixes, insertions
 from baton.check.bundle import Bundle
-from baton.check.disaggregation import CONFIG
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes, insertions
+from baton.check.facts import disaggregation as disagg
+from baton.check.facts.disaggregation import CONFIG
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from baton.check import fixes, json_text
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
+from baton.check.facts import json_text
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.WASTED
 SEE = ()

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import machine
 from baton.check.bundle import Bundle
-from baton.check.capacity import NOT_COUNTED, Capacity, capacity
+from baton.check.commands.launch import Launch
+from baton.check.facts import machine
+from baton.check.facts.capacity import NOT_COUNTED, Capacity, capacity
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://github.com/vllm-project/vllm/issues/47982",)

@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterator
 
 from baton.catalogue.engine import Flag
-from baton.check import fixes
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
-from baton.check.shell import Word
+from baton.check.shell.script import Word
 
 HARM = Harm.NOT_STARTING
 SEE = ()

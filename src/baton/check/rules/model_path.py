@@ -12,13 +12,13 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from baton.check import storage
 from baton.check.bundle import Bundle
-from baton.check.downloads import Download, downloads
+from baton.check.commands.launch import Launch
+from baton.check.facts import storage
+from baton.check.facts.downloads import Download, downloads
+from baton.check.facts.storage import Place
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
-from baton.check.shell import Word
-from baton.check.storage import Place
+from baton.check.shell.script import Word
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://github.com/ai-dynamo/dynamo/pull/4637",)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.kubernetes import Container, Object, Variable
+from baton.check.kubernetes.manifests import Container, Object, Variable
 
 HARM = Harm.FRAGILE
 SEE = ()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.kubernetes import Container
+from baton.check.kubernetes.manifests import Container
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import machine
 from baton.check.bundle import Bundle
+from baton.check.facts import machine
 from baton.check.finding import Finding, Fix, Harm
 
 HARM = Harm.WASTED

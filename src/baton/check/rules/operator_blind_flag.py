@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from baton.check import fixes
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands.arguments import Argument
+from baton.check.edits import fixes
 from baton.check.finding import Finding, Fix, Harm
 
 HARM = Harm.NOT_STARTING

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from baton.check import disaggregation as disagg
 from baton.check.bundle import Bundle, Pair
-from baton.check.disaggregation import HASHED, MISMATCH
+from baton.check.commands.launch import Launch, Version
+from baton.check.facts import disaggregation as disagg
+from baton.check.facts.disaggregation import HASHED, MISMATCH
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch, Version
 from baton.check.text import Span
 
 HARM = Harm.NOT_SERVING

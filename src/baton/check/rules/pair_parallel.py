@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import disaggregation as disagg
 from baton.check.bundle import Bundle, Pair
+from baton.check.facts import disaggregation as disagg
 from baton.check.finding import Finding, Fix, Harm
 
 HARM = Harm.NOT_SERVING

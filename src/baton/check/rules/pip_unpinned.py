@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.shell import Word
+from baton.check.shell.script import Word
 
 HARM = Harm.FRAGILE
 SEE = ()

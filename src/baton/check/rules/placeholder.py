@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from baton.check import tree
 from baton.check.bundle import Bundle
-from baton.check.container import child, known
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.tree import Mapping, Node, Scalar
+from baton.check.kubernetes.container import child, known
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Mapping, Node, Scalar
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://github.com/ai-dynamo/dynamo/issues/13712",)

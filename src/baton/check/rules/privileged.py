@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import tree
 from baton.check.bundle import Bundle
-from baton.check.container import child
-from baton.check.devices import is_privileged
+from baton.check.facts.devices import is_privileged
 from baton.check.finding import Finding, Fix, Harm
+from baton.check.kubernetes.container import child
+from baton.check.yaml import tree
 
 HARM = Harm.FRAGILE
 SEE = ("https://github.com/ai-dynamo/dynamo/pull/12915", "https://github.com/sgl-project/sglang/issues/12533")

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import checkpoints, tree
 from baton.check.bundle import Bundle
-from baton.check.checkpoints import GB
-from baton.check.container import child
+from baton.check.commands.launch import Launch
+from baton.check.facts import checkpoints
+from baton.check.facts.checkpoints import GB
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
+from baton.check.kubernetes.container import child
 from baton.check.text import Span
-from baton.check.tree import Mapping
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Mapping
 
 HARM = Harm.FRAGILE
 SEE = ("https://github.com/ai-dynamo/dynamo/issues/14735", "https://github.com/kserve/kserve/issues/5062")

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import fixes, tree
 from baton.check.bundle import Bundle
-from baton.check.container import child
+from baton.check.edits import fixes
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.tree import Mapping
+from baton.check.kubernetes.container import child
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Mapping
 
 HARM = Harm.FRAGILE
 SEE = ()

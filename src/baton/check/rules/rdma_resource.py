@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
-from baton.check.devices import lacks_rdma
+from baton.check.commands.launch import Launch
+from baton.check.facts.devices import lacks_rdma
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 from baton.check.text import Span
 
 HARM = Harm.WASTED

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from baton.check.bundle import Bundle, File
+from baton.check.commands.launch import Launch
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.FRAGILE
 SEE = ("https://github.com/ai-dynamo/dynamo/pull/5953", "https://github.com/ai-dynamo/dynamo/pull/6274")

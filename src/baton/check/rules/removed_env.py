@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from baton.check import absent, lives, replace, successors, variables
-from baton.check.absent import Absence
 from baton.check.bundle import Bundle
+from baton.check.edits import replace
+from baton.check.facts import absent, lives, successors, variables
+from baton.check.facts.absent import Absence
+from baton.check.facts.variables import Setting
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.variables import Setting
 
 HARM = Harm.WASTED
 SEE = (

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import absent, fixes, lives, replace, successors
-from baton.check.absent import Absence
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes, replace
+from baton.check.facts import absent, lives, successors
+from baton.check.facts.absent import Absence
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://github.com/kserve/kserve/issues/6037",)

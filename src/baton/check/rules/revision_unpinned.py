@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
-from baton.check.downloads import downloads
+from baton.check.commands.launch import Launch
+from baton.check.facts.downloads import downloads
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.FRAGILE
 SEE = ("https://github.com/ai-dynamo/dynamo/pull/4637", "https://github.com/vllm-project/vllm/issues/55776")

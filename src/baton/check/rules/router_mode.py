@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
+from baton.check.commands.launch import Launch
+from baton.check.facts.graphs import Graph, graphs
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.graphs import Graph, graphs
-from baton.check.kubernetes import Workload
-from baton.check.launch import Launch
+from baton.check.kubernetes.manifests import Workload
 
 HARM = Harm.WASTED
 SEE = ("https://github.com/vllm-project/vllm/issues/39749",)

@@ -13,13 +13,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from baton.check import fixes, tree
 from baton.check.bundle import Bundle
-from baton.check.container import child, known
+from baton.check.edits import fixes
+from baton.check.facts.similar import similar
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.kubernetes import Object
-from baton.check.similar import similar
-from baton.check.tree import Mapping, Node, Scalar
+from baton.check.kubernetes.container import child, known
+from baton.check.kubernetes.manifests import Object
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Mapping, Node, Scalar
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import tree
 from baton.check.bundle import Bundle
+from baton.check.commands.launch import Launch
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.kubernetes import Object
-from baton.check.launch import Launch
+from baton.check.kubernetes.manifests import Object
+from baton.check.yaml import tree
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://docs.vllm.ai/en/latest/configuration/env_vars.html",)

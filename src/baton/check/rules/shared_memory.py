@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import tree
 from baton.check.bundle import Bundle
-from baton.check.container import child, known
+from baton.check.commands.launch import Launch
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.kubernetes import Container, Workload, quantity
-from baton.check.launch import Launch
+from baton.check.kubernetes.container import child, known
+from baton.check.kubernetes.manifests import Container, Workload, quantity
+from baton.check.kubernetes.workload import SHARED_MEMORY_PATH
 from baton.check.text import Span
-from baton.check.workload import SHARED_MEMORY_PATH
+from baton.check.yaml import tree
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
-from baton.check.container import known
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.kubernetes import quantity
+from baton.check.kubernetes.container import known
+from baton.check.kubernetes.manifests import quantity
 
 HARM = Harm.FRAGILE
 SEE = ()

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import disaggregation as disagg
 from baton.check.bundle import Bundle
+from baton.check.commands.launch import Launch
+from baton.check.facts import disaggregation as disagg
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_SERVING
 SEE = ("https://docs.vllm.ai/en/latest/features/nixl_connector_usage.html",)

@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterator
 from itertools import combinations
 
-from baton.check import disaggregation as disagg
 from baton.check.bundle import Bundle
+from baton.check.commands.launch import Launch
+from baton.check.facts import disaggregation as disagg
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.launch import Launch
 from baton.check.text import Span
 
 HARM = Harm.NOT_STARTING

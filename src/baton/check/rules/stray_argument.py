@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import fixes
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.launch import Launch
-from baton.check.shell import Word
+from baton.check.shell.script import Word
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baton.check import tree
 from baton.check.bundle import Bundle, File
 from baton.check.finding import Finding, Fix, Harm
 from baton.check.text import Span
-from baton.check.tree import Fault
+from baton.check.yaml import tree
+from baton.check.yaml.tree import Fault
 
 HARM = Harm.NOT_STARTING
 SEE = ()

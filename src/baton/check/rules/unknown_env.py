@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterator
 
 from baton.catalogue import history
-from baton.check import absent, successors, variables
-from baton.check.absent import Absence
 from baton.check.bundle import Bundle
+from baton.check.facts import absent, successors, variables
+from baton.check.facts.absent import Absence
+from baton.check.facts.variables import Setting
 from baton.check.finding import Finding, Fix, Harm
-from baton.check.variables import Setting
 
 HARM = Harm.WASTED
 SEE = ("https://github.com/gpustack/gpustack/issues/5556",)

@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.catalogue import history
-from baton.check import absent, fixes, lives, successors, versions
-from baton.check.absent import Absence
-from baton.check.arguments import Argument
 from baton.check.bundle import Bundle
+from baton.check.commands import versions
+from baton.check.commands.arguments import Argument
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes
+from baton.check.facts import absent, lives, successors
+from baton.check.facts.absent import Absence
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_STARTING
 SEE = ("https://github.com/vllm-project/vllm/issues/27347", "https://github.com/kserve/kserve/issues/6037")

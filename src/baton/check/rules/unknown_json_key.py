@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from baton.catalogue import history
-from baton.check import absent, config_keys, fixes, lives, replace, successors, values
-from baton.check.absent import Absence
 from baton.check.bundle import Bundle
-from baton.check.config_keys import GivenKey
+from baton.check.commands import values
+from baton.check.commands.launch import Launch
+from baton.check.edits import fixes, replace
+from baton.check.facts import absent, config_keys, lives, successors
+from baton.check.facts.absent import Absence
+from baton.check.facts.config_keys import GivenKey
 from baton.check.finding import Edit, Finding, Fix, Harm
-from baton.check.launch import Launch
 
 HARM = Harm.NOT_STARTING
 SEE = ()

@@ -1,0 +1,1 @@
+"""Edits that do what a fix says, in the file as it is written."""

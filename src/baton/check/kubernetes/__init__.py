@@ -1,0 +1,1 @@
+"""Kubernetes objects as rules need them, whatever kind they came from."""
