@@ -12,7 +12,13 @@ from typing import Any
 import httpx
 import pytest
 from e2e.running import ROOT, Deployment, marked, wait_for
+from hypothesis import settings
 from ruamel.yaml import YAML
+
+# A test finds the same every time; HYPOTHESIS_PROFILE=search looks for what it has not seen yet.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from baton.base.errors import ConfigError
+from baton.check import embedded
 from baton.check.commands import launches, recipes, versions
 from baton.check.commands.launch import Launch
 from baton.check.commands.launches import Invocation
@@ -19,10 +19,6 @@ from baton.check.text import Source, Text
 from baton.check.yaml import tree
 from baton.check.yaml.tree import Fault, Node
 
-_FENCE = re.compile(
-    r"^(?P<fence>`{3,}|~{3,})[ \t]*(?P<kind>\w*)[^\n]*\n(?P<body>.*?)^(?P=fence)", re.MULTILINE | re.DOTALL
-)
-_SHELLS = ("bash", "sh", "shell", "console", "zsh")
 _SHELL_SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm")
 
 
@@ -153,16 +149,13 @@ def _scripts(file: File, seen: set[tuple[int, int]]) -> Iterator[Text]:
     if file.kind == "shell":
         yield whole
     elif file.kind == "markdown":
-        for block in _FENCE.finditer(whole.value):
-            if block["kind"].lower() in _SHELLS:
-                yield whole[block.start("body") : block.end("body")]
+        yield from embedded.fenced(whole)
     elif file.kind == "yaml":
         for document in file.documents:
+            is_compose = embedded.is_compose(document)
             for node in tree.walk(document):
-                if not isinstance(node, tree.Scalar) or (id(node.span.source), node.span.start) in seen:
-                    continue
-                if " " in node.text.value and launches.mentions_engine(node.text.value):
-                    yield node.text
+                if isinstance(node, tree.Scalar) and (id(node.span.source), node.span.start) not in seen:
+                    yield from embedded.in_string(embedded.of_compose(node.text) if is_compose else node.text)
 
 
 def _config_maps(manifests: Manifests) -> dict[str, dict[str, Word]]:

@@ -34,10 +34,14 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What to do, in words that stand alone, and the edits that do exactly that (none: a person must decide)."""
+    """What to do, in words that stand alone, and the edits that do exactly that (none: a person must decide).
+
+    is_guess: the edits are one way of several, or what was perhaps meant: `baton migrate` leaves them to a person.
+    """
 
     words: str
     edits: tuple[Edit, ...] = ()
+    is_guess: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

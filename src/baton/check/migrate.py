@@ -29,7 +29,6 @@ _OF_RELEASES = frozenset(
     }
 )  # fmt: skip
 """rules whose faults come of moving between releases; they are looked after wherever they are found"""
-_DECIDED = re.compile(r"(?!.*, or remove)(?:write |add --|remove (?!it;|\S+: nothing is known))")
 _ADDED = re.compile(r"add (?P<name>--[\w-]+) (?:'(?P<json>\{.*\})'|(?P<value>[\w.-]+)$)")
 _BUILD = re.compile(r"(?:\.?(?:rc|post|dev)\d*)?(?:\+[\w.]+)?")
 _DIGEST = re.compile(r"[\w.-]*(?P<digest>@sha256:[0-9a-fA-F]+)")
@@ -119,7 +118,7 @@ def _next(name: str, text: str, to: str, old: set[tuple[str, str]]) -> Finding |
     for found in sorted(findings, key=lambda f: f.span.start):
         finding = _with_edits(found, read)
         fix = finding.fix
-        if fix is None or not fix.edits or not _DECIDED.match(fix.words) or not _is_of_move(finding, old):
+        if fix is None or not fix.edits or fix.is_guess or not _is_of_move(finding, old):
             continue
         fixed = _edited(text, fix.edits)
         if fixed is not None and _is_better(read, findings, bundle.of_sources([Source(name, fixed)], engine=to)):

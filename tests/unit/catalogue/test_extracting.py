@@ -8,6 +8,7 @@ import pytest
 from unit.catalogue.mini import FILES, mini_vllm
 
 from baton.base.errors import ConfigError
+from baton.catalogue.extract import __main__ as program
 from baton.catalogue.extract import vllm
 from baton.catalogue.extract.__main__ import build, main
 from baton.catalogue.extract.output import render
@@ -116,6 +117,32 @@ def test_a_rebuild_gives_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
         texts.append((folder / "vllm-1.2.3.json").read_bytes())
     assert texts[0] == texts[1]
     assert str(tmp_path).encode() not in texts[0]
+
+
+def test_all_is_rebuilt_by_one_command(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --check it only compares; without, it mends what differs."""
+    monkeypatch.setattr(program, "CACHE", wheel.parent)
+    folder = tmp_path / "engines"
+    folder.mkdir()
+    (folder / "vllm-1.2.3.json").write_text("{}")
+    assert main(["all", "--into", str(folder), "--check"]) == 1
+    assert (folder / "vllm-1.2.3.json").read_text() == "{}"
+    assert main(["all", "--into", str(folder)]) == 0
+    assert main(["all", "--into", str(folder), "--check"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "vllm-1.2.3.json: differs",
+        "vllm-1.2.3.json: rebuilt",
+        "vllm-1.2.3.json: the same",
+    ]
+
+
+@pytest.mark.parametrize("given", [["all", "1.2.3"], ["vllm"], ["vllm", "1.2.3", "--check"]])
+def test_half_a_command_is_refused(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(given)
+    assert "give `vllm VERSION` or `dynamo VERSION`" in capsys.readouterr().err
 
 
 def test_a_wheel_of_another_version_is_refused(wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

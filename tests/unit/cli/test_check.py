@@ -48,7 +48,7 @@ def test_a_fault_is_shown_and_fails(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith("error[unknown-flag]: ")
     assert " --> faulty.sh:1:14\n" in done.stdout
-    assert "2 engines in 2 files, vllm: vllm 0.22.1, from --engine\n" in done.stdout
+    assert "2 engines in 2 files, vllm: vLLM 0.22.1, from --engine\n" in done.stdout
     assert done.stdout.endswith("1 error in 2 files\n")
 
 

@@ -16,14 +16,14 @@ def obtain(distribution: str, version: str, folder: Path) -> Path:
     Raises ConfigError with pip's last line if the index has no such wheel for this machine.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = _cached(distribution, version, folder)
+    found = cached(distribution, version, folder)
     if found is not None:
         return found
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     result = subprocess.run(
         [*command, "--dest", str(folder), f"{distribution}=={version}"], capture_output=True, text=True, check=False
     )
-    found = _cached(distribution, version, folder)
+    found = cached(distribution, version, folder)
     if result.returncode or found is None:
         said = (result.stderr.strip() or "pip said nothing").splitlines()[-1]
         raise ConfigError(f"no wheel of {distribution} {version}: {said}. Give one with --wheel FILE.")
@@ -46,5 +46,6 @@ def version_of(path: Path) -> str:
     return next((line.removeprefix("Version: ") for line in lines if line.startswith("Version: ")), "")
 
 
-def _cached(distribution: str, version: str, folder: Path) -> Path | None:
+def cached(distribution: str, version: str, folder: Path) -> Path | None:
+    """Return the wheel that `folder` has of a release; None if it has none."""
     return min(folder.glob(f"{distribution.replace('-', '_')}-{version}-*.whl"), default=None)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from baton.check.commands import arguments, versions
 from baton.check.commands.launch import Launch, Version
 from baton.check.kubernetes.manifests import Container, Workload
+from baton.check.shell.nested import PRINTERS, name_of, nested
 from baton.check.shell.script import Command, Word
 from baton.check.text import Span, Text
 from baton.check.yaml import tree
@@ -93,9 +94,13 @@ def _launch(invocation: Invocation, override: Release | None, pin: tuple[str, st
 
 def _engine_at(invocation: Invocation) -> tuple[str, Word, tuple[Word, ...]] | None:
     """The engine a command starts, the word that says so, and the words after it."""
-    words, container = invocation.command.words, invocation.container
+    words = invocation.command.words
     values = [word.value for word in words]
-    for at, value in enumerate(values):
+    if not words or name_of(words[0]) in PRINTERS:
+        return None
+    inner = nested(words)
+    own = len(words) if inner is None else inner.script.start  # a script among the words is read by itself
+    for at, value in enumerate(values[:own]):
         following = values[at + 1] if at + 1 < len(values) else ""
         if value.rsplit("/", maxsplit=1)[-1] == "vllm" and following == "serve":
             return "vllm", words[at], words[at + 2 :]
@@ -103,18 +108,19 @@ def _engine_at(invocation: Invocation) -> tuple[str, Word, tuple[Word, ...]] | N
             return _MODULES[following], words[at + 1], words[at + 2 :]
         if value.endswith("vllm/entrypoints/openai/api_server.py"):
             return "vllm", words[at], words[at + 1 :]
-        is_run = _is_container(invocation.command) and "--entrypoint" not in " ".join(values[:at])
+        is_run = _is_run(invocation.command, at) and "--entrypoint" not in " ".join(values[:at])
         if is_run and versions.serves_by_itself(value) and (not following or following.startswith("-")):
             return "vllm", words[at], words[at + 1 :]
-    is_bare = container is not None and container.command is None and words and values[0].startswith("-")
-    if (
-        is_bare
-        and container is not None
-        and container.image is not None
-        and versions.serves_by_itself(str(container.image.value))
-    ):
-        return "vllm", words[0], words
-    return None
+    return _engine_of_image(invocation)
+
+
+def _engine_of_image(invocation: Invocation) -> tuple[str, Word, tuple[Word, ...]] | None:
+    """The engine that the image of a container starts by itself, where only arguments are given."""
+    words, container = invocation.command.words, invocation.container
+    image = container.image if container is not None and container.command is None else None
+    if image is None or not words[0].value.startswith("-") or not versions.serves_by_itself(str(image.value)):
+        return None
+    return "vllm", words[0], words
 
 
 def _version(
@@ -140,18 +146,23 @@ def _started(invocation: Invocation, engine: str, start: Span, words: tuple[Word
     env = _docker_env(invocation.command) if _is_container(invocation.command) else invocation.command.env
     role, role_span = _role(engine, parsed.options, env)
     nodes, gpus = _machine(invocation)
+    is_read = not versions.is_too_old(version)
+    may_have_more = container is not None and container.args is None and not container.node.is_complete
     return Launch(
         engine=engine,
         start=start,
-        words=words,
-        options=parsed.options,
-        positionals=parsed.positionals,
-        env=env,
+        words=words if is_read else (),
+        options=parsed.options if is_read else (),
+        positionals=parsed.positionals if is_read else (),
+        env=env if is_read else {},
         version=version,
         workload=workload,
         container=container,
-        is_complete=parsed.is_complete and not any(o.name == "--config" for o in parsed.options),
-        is_env_complete=container is None or container.is_env_complete,
+        is_complete=is_read
+        and parsed.is_complete
+        and not may_have_more
+        and not any(o.name == "--config" for o in parsed.options),
+        is_env_complete=is_read and (container is None or container.is_env_complete),
         role=role,
         role_span=role_span,
         intended=_intended(workload) if workload is not None else None,
@@ -255,7 +266,13 @@ def _accelerator(workload: Workload) -> str | None:
 
 
 def _is_container(command: Command) -> bool:
-    return bool(command.words) and command.words[0].value.rsplit("/", maxsplit=1)[-1] in _RUNNERS
+    program = next((word for word in command.words if word.value not in ("sudo", "-E", "exec", "time")), None)
+    return program is not None and name_of(program) in _RUNNERS
+
+
+def _is_run(command: Command, at: int) -> bool:
+    """Whether the word at `at` may be the image that a container is made of; `docker build` and `pull` make none."""
+    return _is_container(command) and any(word.value in ("run", "create") for word in command.words[:at])
 
 
 def _docker_env(command: Command) -> dict[str, Word]:

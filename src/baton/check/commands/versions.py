@@ -19,7 +19,12 @@ DYNAMO = ("dynamo.vllm", "dynamo.frontend")
 _IMAGE = re.compile(r"(?:[\w.-]+(?::\d+)?/)*(?P<name>[\w.-]+):(?P<tag>[\w][\w.-]*)(?:@sha256:[0-9a-f]+)?")
 _VLLM_IMAGES = ("vllm-openai", "vllm-openai-rocm", "vllm-openai-cpu", "vllm-openai-xpu", "vllm-cpu-release-repo")
 _DYNAMO_IMAGES = ("vllm-runtime", "dynamo-frontend")
-_TAG = re.compile(r"v?(?P<version>\d+\.\d+(?:\.\d+)?)(?:[-+.].*|rc\d+.*|post\d+.*)?$")
+_BUILD = r"cu(?:da)?[\d.]*|rocm[\d.]*|amd64|arm64|aarch64|x86(?:_64)?|ubuntu[\d.]*|efa|cpu|xpu"
+_TAG = re.compile(
+    rf"v?(?P<version>\d+\.\d+(?:\.\d+)?)(?:[-.+]?(?:rc|post)[-.]?\d+)?(?:[-+](?:{_BUILD}))*$", re.IGNORECASE
+)
+"""a release, built for some platform; any other word behind it ("-kimi-dev.1") makes it somebody's own build"""
+_OLD_TAG = re.compile(r"v?(?P<version>0\.(?:[0-7]|10)\.\d+)[-+.]")  # anybody's build of it is as old as it says
 _PIP = re.compile(r"(?P<name>vllm|ai-dynamo)(?:\[[^\]]*\])?==(?P<version>\d+\.\d+(?:\.\d+)?)")
 
 
@@ -27,7 +32,7 @@ _PIP = re.compile(r"(?P<name>vllm|ai-dynamo)(?:\[[^\]]*\])?==(?P<version>\d+\.\d
 def of_image(image: str) -> tuple[str, str] | None:
     """Return the package ("vllm" or "dynamo") and release that a public image holds; None if it does not say."""
     found = _IMAGE.fullmatch(image.strip().removeprefix("docker://"))
-    tag = _TAG.match(found["tag"]) if found else None
+    tag = (_TAG.match(found["tag"]) or _OLD_TAG.match(found["tag"])) if found else None
     if found is None or tag is None:
         return None
     name = found["name"]
@@ -79,15 +84,17 @@ def known(engine: str, package: str, stated: str, span: Span | None, where: str)
         found = nearest("vllm", stated)
         catalogues = tuple(_embedding(v, found) for v in versions(engine)) if found and engine == "dynamo.vllm" else ()
         return Version(engine, None, catalogues or candidates(engine), f"vLLM {stated} from {where}", span)
+    name = "vLLM" if package == "vllm" else package
     release = nearest(engine, stated) if package == engine.split(".", maxsplit=1)[0] else None
     if release is None:
-        reason = f"{package} {stated} of {where} is not in the catalogue, which has {_range(engine)}"
-        return Version(engine, stated, candidates(engine), reason, span)
+        reason = f"{name} {stated} of {where} is not in the catalogue, which has {_range(engine)}"
+        between = _between(engine, stated) if package == engine.split(".", maxsplit=1)[0] else ()
+        return Version(engine, stated, between or candidates(engine), reason, span)
     catalogue = _load(engine, release)
     inner = catalogue.takes_engine_flags_of
     with_inner = f" (vLLM {inner.version})" if inner is not None and inner.version else ""
     stands_in = f"; {release} stands for it" if release != stated else ""
-    return Version(engine, stated, (catalogue,), f"{package} {stated}{with_inner}, from {where}{stands_in}", span)
+    return Version(engine, stated, (catalogue,), f"{name} {stated}{with_inner}, from {where}{stands_in}", span)
 
 
 def unknown(engine: str, why: str, span: Span | None) -> Version:
@@ -112,6 +119,21 @@ def pinned(words: Iterable[Text]) -> tuple[str, str, Text] | None:
         return None
     ((package, stated), word) = next(iter(found.items()))
     return package, stated, word
+
+
+def is_too_old(version: Version) -> bool:
+    """Say whether a launch is of a release before all of the catalogue, of which nothing is known."""
+    first = version_key(version.catalogues[0].version)
+    return version.stated is not None and len(version.catalogues) > 1 and version_key(version.stated)[:2] < first[:2]
+
+
+@cache
+def _between(engine: str, stated: str) -> tuple[EngineCatalogue, ...]:
+    """The releases right before and after one that the catalogue lacks; none if it lies outside of them all."""
+    known = versions(engine)
+    before = [v for v in known if version_key(v) < version_key(stated)]
+    after = [v for v in known if version_key(v) > version_key(stated)]
+    return (_load(engine, before[-1]), _load(engine, after[0])) if before and after else ()
 
 
 @cache

@@ -18,6 +18,7 @@ from baton.check.commands import versions
 from baton.check.commands.arguments import Argument
 from baton.check.commands.launch import Launch
 from baton.check.facts import lives
+from baton.check.facts.plugins import has_plugin
 from baton.check.finding import Harm
 
 # --help stops everything by itself; -O.key=v went from a config's key to a word that is read and dropped.
@@ -30,7 +31,7 @@ Kind = Literal["gone", "new", "never"]
 class Absence:
     """life: the stay that ended ("gone") or has not begun ("new"); None if no known release has the name ("never").
 
-    is_sure: False if the release that runs may have it all the same: an unknown one, or somebody's own build.
+    is_sure: False if what runs may have it all the same: an unknown release, somebody's own build, or a plugin's.
     """
 
     kind: Kind
@@ -51,7 +52,8 @@ def of(launch: Launch, has: Callable[[EngineCatalogue], bool]) -> Absence | None
     stays = history.lives(versions.candidates(launch.engine), has)
     is_lacking = not any(has(catalogue) for catalogue in catalogues)
     if not stays:
-        return Absence("never", None, launch.version.is_known or launch.version.span is None) if is_lacking else None
+        is_release = launch.version.is_known or launch.version.span is None
+        return Absence("never", None, is_release and not has_plugin(launch)) if is_lacking else None
     if launch.version.is_known:
         life = lives.past(launch, has)
         return Absence("gone", life, True) if life is not None else Absence("new", lives.future(launch, has), True)

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import re
 
 from baton.catalogue.engine import EngineCatalogue
 from baton.catalogue.history import Replacement
-from baton.check.commands.arguments import Argument
 from baton.check.commands.launch import Launch
-from baton.check.edits import fixes
 from baton.check.facts import lives
 from baton.check.facts.absent import Absence
-from baton.check.finding import Edit, Fix
+from baton.check.finding import Fix
 
 _NEAR = 0.8
-_SHORT = re.compile(r"[\w-]+")
-
-
-def of_flag(launch: Launch, option: Argument) -> tuple[Fix | None, Replacement | None]:
-    """Return what to write instead of an option, and who says so; None if nothing that this release takes."""
-    written = option.written.value
-    name = long_name(written)
-    instead = lives.replacement(launch, "flag", name, written)
-    if instead is None or (instead.by and not accepts(launch, instead.by)):
-        return None, None
-    if not instead.by:
-        return Fix(f"remove {name}{_note(instead)}", fixes.remove_option(option)), instead
-    by, value = instead.by, ""
-    flag = launch.flag(by.split(".", maxsplit=1)[0])
-    if flag is not None and instead.note in flag.choices:
-        value = instead.note
-    note = "" if value else _note(instead)
-    words = f"write {by}{f' {value}' if value else ''} instead of {name}{note}"
-    return Fix(words, _edits(launch, option, instead, value)), instead
 
 
 def of_name(launch: Launch, kind: str, name: str) -> Replacement | None:
@@ -82,20 +60,6 @@ def _accepts(catalogue: EngineCatalogue, name: str) -> bool:
         return False
     config = match.flag.config
     return not (path and config) or catalogue.key(config, path) is not None or catalogue.is_open(config, path)
-
-
-def _edits(launch: Launch, option: Argument, instead: Replacement, value: str) -> tuple[Edit, ...]:
-    """The option renamed in place, where that is all there is to do."""
-    by = instead.by
-    base = by.split(".", maxsplit=1)[0]
-    is_switch = not option.words
-    if value:
-        return fixes.rename_option(option, f"{by}={value}") if is_switch and _SHORT.fullmatch(value) else ()
-    if launch.all_given(base):
-        return ()
-    flag = launch.flag(base)
-    takes_value = "." in by or (flag is not None and not flag.bare and not flag.negation)
-    return fixes.rename_option(option, by) if takes_value is not is_switch else ()
 
 
 def _note(found: Replacement) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from baton.check.kubernetes.container import NOTHING, Container, Variable, child, is_open, known
 from baton.check.kubernetes.dynamo import component_workload, graph_workloads
+from baton.check.kubernetes.fragments import opened
 from baton.check.kubernetes.workload import Object, Pod, Workload, quantity, read_pod, read_shared_memory
 from baton.check.yaml import tree
 from baton.check.yaml.tree import Mapping, Node, Scalar, Sequence
@@ -69,7 +70,7 @@ def objects(documents: tuple[Node, ...]) -> tuple[Object, ...]:
         else:
             metadata = child(node, "metadata")
             name, namespace = (known(tree.scalar(child(metadata, key))) for key in ("name", "namespace"))
-            found.append(Object(api_version, kind, name, namespace, node))
+            found.append(Object(api_version, kind, name, namespace, opened(kind, node)))
     return tuple(found)
 
 

@@ -77,7 +77,7 @@ def _reduced_twice(launch: Launch, option: Argument) -> Finding | None:
         evidence=(
             "FlashInfer has reduced it already; mended by vllm-project/vllm#41382, which 0.22 has and 0.20 lacks",
         ),
-        fix=Fix(f"use {_INSTEAD}, or vLLM 0.22 or later", fixes.replace_value(option, _INSTEAD)),
+        fix=Fix(f"use {_INSTEAD}, or vLLM 0.22 or later", fixes.replace_value(option, _INSTEAD), is_guess=True),
         see=(SEE[1],),
     )
 
@@ -89,7 +89,7 @@ def _gone(launch: Launch, option: Argument) -> Finding | None:
             span=option.span,
             message=f"the all2all backend {name} is gone: vLLM warns and takes {_INSTEAD}",
             evidence=(f"{launch.version.name} knows the name and has no kernels for it",),
-            fix=Fix(f"write {_INSTEAD}, or choose another", fixes.replace_value(option, _INSTEAD)),
+            fix=Fix(f"write {_INSTEAD}, or choose another", fixes.replace_value(option, _INSTEAD), is_guess=True),
             harm=Harm.WASTED,
             see=("https://docs.vllm.ai/en/latest/serving/expert_parallel_deployment/",),
         )

@@ -42,7 +42,7 @@ def check(bundle: Bundle) -> Iterator[Finding]:
                 evidence=(
                     "vLLM uses all2all kernels only with expert parallelism over more than one data-parallel rank",
                 ),
-                fix=Fix("add what is missing, or remove the flag", fixes.remove_option(option)),
+                fix=Fix("add what is missing, or remove the flag", fixes.remove_option(option), is_guess=True),
             )
 
 

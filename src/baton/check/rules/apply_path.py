@@ -75,7 +75,8 @@ def _findings(source: Source, word: Word, given: set[str]) -> Iterator[Finding]:
         evidence=(f"looked for from the folder of {source.name}, and from those above it",),
         fix=Fix(f"write {instead}", fixes.replace_text(word.text, instead))
         if instead
-        else Fix("write the path from this file's folder"),
+        else Fix("write the path from this file's folder, or say how the file is made"),
+        harm=None if instead or word.value.startswith("..") else Harm.FRAGILE,
     )
 
 

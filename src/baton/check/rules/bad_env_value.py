@@ -55,7 +55,7 @@ def _finding(setting: Setting, said: str, choices: list[str]) -> Finding:
     close = history.close(value, choices, 1)
     fix = Fix(f"write one of {values.listed(choices)}" if choices else "write a plain number")
     if close:
-        fix = Fix(f"did you mean {close[0]}?", fixes.replace_text(setting.word.text, close[0]))
+        fix = Fix(f"did you mean {close[0]}?", fixes.replace_text(setting.word.text, close[0]), is_guess=True)
     return Finding(
         span=setting.word.span,
         message=f"{launch.version.name} cannot read {setting.name}={value}",

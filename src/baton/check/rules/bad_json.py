@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 
 from baton.check.bundle import Bundle
@@ -30,6 +31,8 @@ SILENT = """\
 docker run vllm/vllm-openai:v0.32.0 --model m --eplb-config '{"window_size":1000,"step_interval":3000}'
 """
 
+_FILLED_IN = re.compile(r"\$\([A-Za-z_]\w*\)|\$\{")
+
 
 def check(bundle: Bundle) -> Iterator[Finding]:
     """Yield a finding for every value of a JSON flag that is not JSON, or no object where the flag is a config."""
@@ -37,10 +40,18 @@ def check(bundle: Bundle) -> Iterator[Finding]:
         for option in launch.options:
             if option.flag is None or option.path or option.value is None or option.flag.type not in ("json", "config"):
                 continue
+            if _is_template(launch, option.value):
+                continue
             said = [_refusal(launch, option, at) for at in range(len(launch.version.catalogues))]
             found = [s for s in said if s is not None]
             if found and all(found):
                 yield _finding(option, option.value, found[-1])
+
+
+def _is_template(launch: Launch, value: Word) -> bool:
+    """Whether something fills the value in first: it stands in the values of a chart or the like, not in a script."""
+    is_script = launch.workload is not None or launch.start.source.text.startswith("#!")
+    return not is_script and _FILLED_IN.search(value.value) is not None
 
 
 def _refusal(launch: Launch, option: Argument, at: int) -> str | None:

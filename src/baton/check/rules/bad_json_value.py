@@ -83,7 +83,7 @@ def _finding(launch: Launch, key: GivenKey, said: str) -> Finding:
     fix = Fix(f"write one of {values.listed(choices)}" if choices else "write a value of that type, or remove the key")
     if close and key.value is not None:
         text = key.value[1:-1] if key.value.value.startswith('"') else key.value
-        fix = Fix(f"did you mean {close[0]}?", fixes.replace_text(text, close[0]))
+        fix = Fix(f"did you mean {close[0]}?", fixes.replace_text(text, close[0]), is_guess=True)
     instead = lives.replacement(launch, "value", f"{key.name} {key.data}")
     assert key.value is not None, "only keys with a value are judged"
     return Finding(

@@ -94,13 +94,15 @@ def _finding(launch: Launch, option: Argument, word: Word, said: str) -> Finding
     close = history.close(word.value, choices, 1)
     instead = lives.replacement(launch, "value", f"{option.name} {word.value}")
     new = instead.by if instead is not None and instead.by in choices else close[0] if close else None
-    words = f"did you mean {new}?" if new else f"write one of {values.listed(choices)}" if choices else "write a number"
+    is_guess = instead is None or new != instead.by
+    meant = f"did you mean {new}?" if is_guess else f"write {new}"
+    words = meant if new else f"write one of {values.listed(choices)}" if choices else "write a number"
     edits = fixes.replace_text(word.text, new) if new else ()
     return Finding(
         span=word.span,
         message=f"{launch.version.name} refuses {option.name} {word.value}",
         evidence=(said, *_since(launch, option.name, word.value)),
-        fix=Fix(words, edits),
+        fix=Fix(words, edits, is_guess),
         see=lives.threads(instead),
     )
 

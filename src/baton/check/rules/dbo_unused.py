@@ -48,5 +48,5 @@ def check(bundle: Bundle) -> Iterator[Finding]:
                 span=option.span,
                 message=f"{option.name} is not read without --enable-dbo",
                 evidence=("only the overlap asks for it",),
-                fix=Fix("add --enable-dbo, or remove it", fixes.remove_option(option)),
+                fix=Fix("add --enable-dbo, or remove it", fixes.remove_option(option), is_guess=True),
             )

@@ -46,7 +46,7 @@ def check(bundle: Bundle) -> Iterator[Finding]:
                     span=switch.written.span,
                     message=f"--enforce-eager wins: {names} without effect",
                     evidence=("under --enforce-eager vLLM neither compiles nor captures graphs",),
-                    fix=Fix(f"remove --enforce-eager, or {names}", fixes.remove_option(switch)),
+                    fix=Fix(f"remove --enforce-eager, or {names}", fixes.remove_option(switch), is_guess=True),
                     also=tuple((span, "is without effect") for span in {**graphs, **passes}.values()),
                 )
         elif graphs and _is_off_by_backend(launch):

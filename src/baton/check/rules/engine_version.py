@@ -29,14 +29,14 @@ docker run vllm/vllm-openai:v0.32.0 --model m --max-model-len 4096
 
 
 def check(bundle: Bundle) -> Iterator[Finding]:
-    """Yield a finding for every place that should say a release; one for each file that says nothing at all."""
-    seen: set[tuple[Source, int]] = set()
+    """Yield a finding for every release or image that says too little; one for each file that has it."""
+    seen: set[tuple[Source, str]] = set()
     images = {_image(launch) for launch in bundle.engines}
     for launch in bundle.launches:
         if not launch.is_engine and _image(launch) in images:
             continue
         span = launch.version.span or launch.start
-        place = span.source, launch.version.span.start if launch.version.span is not None else -1
+        place = span.source, launch.version.why
         if place not in seen and (not launch.version.is_known or _is_other_patch(launch.version)):
             seen.add(place)
             yield _finding(launch, span)
@@ -64,6 +64,13 @@ def _finding(launch: Launch, span: Span) -> Finding:
             fix=Fix("nothing, or name a release of the catalogue with --engine"),
         )
     first, last = version.catalogues[0].version, version.catalogues[-1].version
+    if versions.is_too_old(version):
+        return Finding(
+            span=span,
+            message=f"{package} {version.stated} is older than the catalogue: its flags and variables are not checked",
+            evidence=(f"the catalogue begins with {package} {first}",),
+            fix=Fix(f"run a later release, or check as one: {newest}"),
+        )
     return Finding(
         span=span,
         message=f"{launch.engine}: the release is not known, so only what holds from {first} to {last} is checked",

@@ -52,6 +52,6 @@ def _finding(setting: Setting, absence: Absence) -> Finding:
         span=setting.span,
         message=f"{launch.version.name} does not read {name} yet, so it does nothing",
         evidence=(absent.words(launch, absence, ("read", "reads", "reads")),),
-        fix=Fix(f"run {first} or later, or remove {name}", setting.removal()),
+        fix=Fix(f"run {first} or later, or remove {name}", setting.removal(), is_guess=True),
         harm=absence.harm,
     )

@@ -43,7 +43,7 @@ def _finding(launch: Launch, option: Argument, absence: Absence) -> Finding:
     name = successors.long_name(option.written.value)
     first = absence.life.first if absence.life is not None else "a later release"
     older = _older(launch, option, name)
-    fix = Fix(f"run {first} or later, or remove {name}", fixes.remove_option(option))
+    fix = Fix(f"run {first} or later, or remove {name}", fixes.remove_option(option), is_guess=True)
     if older is not None and older.kind == "flag":
         fix = Fix(f"write {older.name} instead, or run {first} or later", _edits(option, older))
     elif older is not None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from baton.check.bundle import Bundle
 from baton.check.facts.devices import GPUS
+from baton.check.facts.plugins import has_plugin
 from baton.check.finding import Finding, Fix, Harm
 from baton.check.shell.script import Word
 
@@ -42,7 +43,7 @@ def check(bundle: Bundle) -> Iterator[Finding]:
     for launch in bundle.engines:
         started.add(id(launch.container.node) if launch.container is not None else None)
         is_wide = _is_wide(launch.tp_size, launch.pp_size, launch.dp_size, launch.nodes)
-        yield from _findings(launch.env, is_wide and launch.is_env_complete)
+        yield from _findings(launch.env, is_wide and launch.is_env_complete and not has_plugin(launch))
     for workload in bundle.manifests.workloads:
         main = workload.pod.main
         if main is not None and id(main.node) not in started:
@@ -53,7 +54,7 @@ def check(bundle: Bundle) -> Iterator[Finding]:
 
 def _findings(env: Mapping[str, Word], is_wide: bool) -> Iterator[Finding]:
     gloo = env.get(_GLOO)
-    if gloo is None or not gloo.is_known or not gloo.value:
+    if gloo is None or not gloo.is_known or not gloo.value.strip("xX"):
         return
     if gloo.value.startswith(("^", "=")):
         yield Finding(

@@ -9,6 +9,7 @@ Give both sides the same connector, prefill as kv_producer and decode as kv_cons
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 
 from baton.catalogue import history
@@ -19,6 +20,7 @@ from baton.check.commands.launch import Launch
 from baton.check.edits import fixes
 from baton.check.facts import disaggregation as disagg
 from baton.check.facts.disaggregation import CONFIG, EXPLICIT_CONNECTOR
+from baton.check.facts.plugins import has_plugin
 from baton.check.finding import Finding, Fix, Harm
 
 HARM = Harm.NOT_SERVING
@@ -62,6 +64,7 @@ SILENT = _GRAPH % (
     """\n                - '--kv-transfer-config={"kv_connector":"NixlConnector","kv_role":"kv_producer"}'"""
 )
 _WRAPPERS = ("MultiConnector", "PdConnector", "DecodeBenchConnector")
+_NEAR = 0.9
 _KV_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
 
 
@@ -90,12 +93,14 @@ def _refused(launch: Launch) -> Iterator[Finding]:
         evidence=tuple(evidence),
         fix=_fix(launch, "prefill"),
         see=("https://github.com/ai-dynamo/dynamo/pull/13046",),
-        harm=Harm.NOT_STARTING,
+        harm=Harm.NOT_STARTING if is_sure else Harm.FRAGILE,
     )
 
 
 def _unequal(pair: Pair) -> Iterator[Finding]:
     prefill, decode = disagg.connector(pair.prefill), disagg.connector(pair.decode)
+    if has_plugin(pair.prefill) or has_plugin(pair.decode):
+        return
     if prefill == decode == "":
         if pair.prefill.engine == "vllm":
             yield _absent(pair.decode, pair.prefill, "neither side has a")
@@ -158,14 +163,28 @@ def _unknown(launch: Launch) -> Iterator[Finding]:
     who = f"{launch.version.name} has no" if is_other else "no release has a"
     text = disagg.value_text(key)
     close = () if is_other else history.close(key.data, sorted(here), 1)
-    fix = Fix(f"did you mean {close[0]}?", fixes.replace_text(text, close[0])) if close else Fix("name one that exists")
+    is_slip = bool(close) and _is_slip(key.data, close[0])
+    if has_plugin(launch) or not (launch.version.is_known or is_slip):
+        return  # a plugin, or an unknown image, may bring connectors of its own
+    is_sure = launch.version.is_known or launch.version.span is None
+    fix = (
+        Fix(f"did you mean {close[0]}?", fixes.replace_text(text, close[0]), is_guess=True)
+        if close
+        else Fix("name one that exists")
+    )
+    unless = "" if is_sure else ", unless its image brings it"
     yield Finding(
         span=text.span(),
-        message=f"{who} KV connector {key.data!r}: the engine exits",
+        message=f"{who} KV connector {key.data!r}: the engine exits{unless}",
         evidence=(f"the connectors are {', '.join(sorted(here))}, or one that kv_connector_module_path names",),
         fix=fix,
-        harm=Harm.NOT_STARTING,
+        harm=Harm.NOT_STARTING if is_sure else Harm.UNKNOWN,
     )
+
+
+def _is_slip(name: str, meant: str) -> bool:
+    """Whether a name is but a few letters away from another, and not that one with something behind it."""
+    return not name.startswith(meant) and difflib.SequenceMatcher(None, name.lower(), meant.lower()).ratio() >= _NEAR
 
 
 def _names(catalogues: tuple[EngineCatalogue, ...]) -> set[str]:

@@ -66,7 +66,7 @@ def _finding(launch: Launch, option: Argument, least: int) -> Finding:
         evidence = f"the parser takes the next word for its value: {follower.value!r}"
     if follower is not None and not option.path:
         evidence = f"{evidence}; the next word, {follower.value!r}, begins with a dash and counts as a flag"
-    fix = Fix(f"give {name} its value, or remove it", fixes.remove_option(option))
+    fix = Fix(f"give {name} its value, or remove it", fixes.remove_option(option), is_guess=True)
     return Finding(span=option.written.span, message=f"{name} has no value", evidence=(evidence,), fix=fix)
 
 

@@ -123,12 +123,23 @@ def _attention(launch: Launch) -> Said | None:
     return Said(word.value.upper(), word.span) if word is not None and word.is_known and word.value else None
 
 
+def _layout(launch: Launch) -> Said | None:
+    """Read the layout where it is fixed; MLA has one, and decode may be told to permute what it receives."""
+    word = launch.env.get("VLLM_KV_CACHE_LAYOUT")
+    is_permuted = (launch.kv_transfer or {}).get("enable_permute_local_kv")
+    if word is None or not word.is_known or launch.known_model is not None or is_permuted:
+        return None
+    return Said(word.value.upper(), word.span)
+
+
 _OTHER_WEIGHTS = "the handshake does not compare it, and decode goes on from KV of other weights, with HTTP 200"
+_LAYOUT = 'the first request fails with "expects same kv_cache_layout", unless the model has MLA'
 _ROWS = (
     Row("--model", _model, MISMATCH, since=HASHED),
     Row("--kv-cache-dtype", _cache_dtype, MISMATCH),
     Row("--dtype", _flag("--dtype"), MISMATCH),
     Row("the attention backend", _attention, MISMATCH, since=HASHED),
+    Row("VLLM_KV_CACHE_LAYOUT", _layout, _LAYOUT),
     Row("--revision", _flag("--revision"), _OTHER_WEIGHTS, Harm.WRONG_ANSWERS),
     Row("--quantization", _flag("--quantization"), _OTHER_WEIGHTS, Harm.FRAGILE),
 )

@@ -58,6 +58,8 @@ def _findings(file: File, launches: list[Launch]) -> Iterator[Finding]:
         line = whole.value[start : end if end >= 0 else len(whole.value)]
         prose = _CODE.sub("", line)
         said = _contradiction(found[1].strip(), prose, launches)
+        if said is not None and said.startswith("no launch") and launches[0].start.source is file.source:
+            continue  # advice, as like as not
         if said is not None:
             yield Finding(
                 span=whole.span(found.start(1), found.end(1)),
@@ -103,8 +105,9 @@ def _of_flag(written: str, value: str, launches: list[Launch]) -> str | None:
 
 
 def _beside(bundle: Bundle, file: File) -> list[Launch]:
-    """The launches of the files in the text's folder and below; without any, those that the text shows itself."""
+    """The launches of the files in the text's folder and below; without any, the only one that the text shows."""
     folder, prose = Path(file.source.name).parent, {f.source for f in bundle.files if f.kind == "markdown"}
     beside = [launch for launch in bundle.launches if folder in Path(launch.start.source.name).parents]
     started = [launch for launch in beside if launch.start.source not in prose]
-    return started or [launch for launch in beside if launch.start.source is file.source]
+    shown = [launch for launch in beside if launch.start.source is file.source]
+    return started or (shown if len(shown) == 1 else [])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from baton.check.bundle import Bundle
+from baton.check.commands import versions
 from baton.check.edits import replace
 from baton.check.facts import absent, lives, successors, variables
 from baton.check.facts.absent import Absence
@@ -42,8 +43,17 @@ def check(bundle: Bundle) -> Iterator[Finding]:
     for sharing in replace.together(variables.settings(bundle)):
         for setting in sharing:
             absence = absent.of(setting.launch, lambda c, name=setting.name: name in c.envs)  # type: ignore[misc]
-            if absence is not None and absence.kind == "gone":
+            if absence is not None and absence.kind == "gone" and (absence.is_sure or not _is_default(setting)):
                 yield _finding(setting, absence, sharing)
+
+
+def _is_default(setting: Setting) -> bool:
+    """Whether it says what the last release that read it did by itself: then nothing is lost."""
+    readers = [c.envs[setting.name] for c in versions.candidates(setting.launch.engine) if setting.name in c.envs]
+    default = readers[-1].default if readers else None
+    if isinstance(default, bool):
+        return setting.word.value.lower() in (("1", "true") if default else ("0", "false"))
+    return setting.word.is_known and setting.word.value == str(default)
 
 
 def _finding(setting: Setting, absence: Absence, sharing: Sequence[Setting]) -> Finding:

@@ -52,6 +52,6 @@ def _finding(launch: Launch, option: Argument, absence: Absence) -> Finding:
         span=option.written.span,
         message=f"{launch.version.name} has no flag {name} any more",
         evidence=(absent.words(launch, absence),),
-        fix=fix or Fix(f"remove {name}: nothing is known to have taken its place", fixes.remove_option(option)),
+        fix=fix or Fix(f"remove {name}: nothing took its place", fixes.remove_option(option), is_guess=True),
         see=lives.threads(instead),
     )

@@ -65,6 +65,6 @@ def _finding(launch: Launch, option: Argument, wins: Argument) -> Finding:
         span=option.span,
         message=f"{name} is given again, so this one does nothing",
         evidence=(f"the parser takes the last, {taken}",),
-        fix=Fix(f"remove this {name}, or the other", fixes.remove_option(option)),
+        fix=Fix(f"remove this {name}, or the other", fixes.remove_option(option), is_guess=True),
         also=((wins.span, "this one counts"),),
     )

@@ -2,7 +2,7 @@
 
 Without one, the head of the repository's main branch is taken on the day of the download. Two downloads a week apart
 may be two models; a prefill and a decode worker with different weights pass each other's handshake and give wrong
-answers with HTTP 200.
+answers with HTTP 200. Of engines only those of Kubernetes are looked at, whose pods start again by themselves.
 
 Give `--revision` with the commit of the checkpoint you have tested.
 """
@@ -32,7 +32,7 @@ _REPO = re.compile(r"(?!(?:models?|weights|checkpoints?|data|output|local)/)[A-Z
 
 
 def check(bundle: Bundle) -> Iterator[Finding]:
-    """Yield a finding for every download, and every engine that loads from the Hub, without a revision."""
+    """Yield a finding for every download, and every pod that loads from the Hub, without a revision."""
     for download in downloads(bundle):
         if download.revision is None and download.repo.is_known and _REPO.fullmatch(download.repo.value):
             words = download.invocation.command.words
@@ -49,7 +49,7 @@ def check(bundle: Bundle) -> Iterator[Finding]:
 
 def _of_launch(launch: Launch) -> Iterator[Finding]:
     model = launch.model
-    if model is None or not model.is_known or not _REPO.fullmatch(model.value):
+    if launch.workload is None or model is None or not model.is_known or not _REPO.fullmatch(model.value):
         return
     if launch.variable("HF_HUB_OFFLINE") in ("1", "true", "True") or not launch.lacks("--revision"):
         return

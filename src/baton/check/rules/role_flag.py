@@ -67,9 +67,7 @@ def _silent_decode(launch: Launch, prefill: Launch) -> Iterator[Finding]:
     is_new_style = any(_name(option.written.value) == _MODE for option in prefill.options)
     if is_dynamo_between(launch, before=EXPLICIT_CONNECTOR) and not is_new_style:
         return
-    is_never_served = is_gated or (
-        is_new_style and not is_dynamo_between(launch, EXPLICIT_CONNECTOR, READINESS_BY_ROLE)
-    )
+    is_never_served = is_gated or (is_new_style and is_dynamo_between(launch, before=EXPLICIT_CONNECTOR))
     releases = "it" if is_gated else f"dynamo from {READINESS_BY_ROLE} on"
     evidence = [f"prefill needs a live decode worker there; this is {launch.version.why}"]
     fix = _add(launch, "decode")

@@ -5,6 +5,9 @@
 value with blanks that is not quoted. The old `python -m vllm.entrypoints.openai.api_server` takes one too, but never
 reads it: it serves its default model, and clients get 404 for theirs.
 
+A backslash does not continue a line in a folded block (`>`, `>-`): YAML has joined the lines by a blank already, the
+backslash makes that blank part of the next word, and the parser is given ` --model`.
+
 Take the word out, quote what belongs together, or name the model with --model.
 """
 
@@ -36,10 +39,16 @@ def check(bundle: Bundle) -> Iterator[Finding]:
     """Yield a finding for every positional that nobody takes or reads."""
     for launch in bundle.launches:
         sure = list(_before_unknown(launch))
+        joined = next((w for w in sure if w.value.lstrip(" ").startswith("--") and w.value.startswith(" ")), None)
+        if joined is not None:
+            yield _folded(launch, joined)
+            continue
         strays = [w for w in sure if _switch_before(launch, w) is not None and w.value.lower() in _STATES]
         most = 1 if launch.engine == "vllm" else 0
         rest = [word for word in sure if word not in strays]
-        for word in sorted((*strays, *rest[most:]), key=lambda w: w.span.start):
+        # A template may put in options; and after one word too many, the others are the same fault.
+        over = [word for word in rest[most:] if word.is_known or "{{" not in word.value][:1]
+        for word in sorted((*strays, *over), key=lambda w: w.span.start):
             yield _finding(launch, word)
         if launch.start.written.endswith("api_server") and len(rest) == 1 and launch.lacks("--model"):
             yield _unread(launch, rest[0])
@@ -88,6 +97,18 @@ def _finding(launch: Launch, word: Word) -> Finding:
         message=f"{switch.name} takes no value, so {shown!r} belongs to no flag",
         evidence=(said,),
         fix=Fix(words, edits),
+    )
+
+
+def _folded(launch: Launch, word: Word) -> Finding:
+    return Finding(
+        span=word.span,
+        message=f"the backslash before {word.value.strip()} makes a blank part of it: {launch.engine} exits",
+        evidence=(
+            "the block is folded (>): YAML joins its lines by a blank, and a backslash before a blank quotes it",
+            f"the parser exits: unrecognized arguments: {word.value}",
+        ),
+        fix=Fix("begin the block with | in the place of >, or take the backslashes out"),
     )
 
 

@@ -9,6 +9,7 @@ Mend the place; look at the line before it too, where quotes and brackets are op
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from baton.check.bundle import Bundle, File
@@ -19,6 +20,7 @@ from baton.check.yaml.tree import Fault
 
 HARM = Harm.NOT_STARTING
 SEE = ()
+_ACTION = re.compile(r"^[ \t-]*\{\{|\{%|^[ \t]*\$\{\w+\}[ \t]*$", re.MULTILINE)
 FIRES = """\
 apiVersion: v1
 kind: Pod
@@ -44,6 +46,8 @@ def check(bundle: Bundle) -> Iterator[Finding]:
         for fault in file.faults if file.kind in _WHAT else ():
             in_script = [s for s in scripts if s.source is file.source and s.start <= fault.span.start <= s.end]
             # Any other text of a manifest that speaks of an engine was read as a script on suspicion only.
+            if fault in own and _ACTION.search(file.source.text):
+                continue  # a template, whose actions no reader of YAML understands
             if file.kind != "yaml" or fault in own or in_script:
                 yield _finding(file, fault, is_script=fault not in own and file.kind == "yaml")
 

@@ -16,6 +16,7 @@ from baton.catalogue import history
 from baton.check.bundle import Bundle
 from baton.check.facts import absent, successors, variables
 from baton.check.facts.absent import Absence
+from baton.check.facts.plugins import has_plugin
 from baton.check.facts.variables import Setting
 from baton.check.finding import Finding, Fix, Harm
 
@@ -38,7 +39,7 @@ def check(bundle: Bundle) -> Iterator[Finding]:
     """Yield a finding for every VLLM_ variable that no known release reads and the file itself does not use."""
     for setting in variables.settings(bundle):
         absence = absent.of(setting.launch, lambda c, name=setting.name: name in c.envs)  # type: ignore[misc]
-        if absence is not None and absence.kind == "never" and not _is_own(setting):
+        if absence is not None and absence.kind == "never" and not _is_own(setting) and _is_worth(setting):
             yield _finding(setting, absence)
 
 
@@ -50,13 +51,19 @@ def _is_own(setting: Setting) -> bool:
     )
 
 
+def _is_worth(setting: Setting) -> bool:
+    """Whether no plugin may read it, or it is but a few letters away from one that vLLM reads."""
+    close = history.close_envs(setting.launch.version.catalogues[-1], setting.name, 1)
+    return not has_plugin(setting.launch) or any(successors.is_slip(setting.name, name) for name in close)
+
+
 def _finding(setting: Setting, absence: Absence) -> Finding:
     launch, name = setting.launch, setting.name
     close = history.close_envs(launch.version.catalogues[-1], name, 1)
     fix = Fix(f"remove {name}", setting.removal())
     if close:
         is_slip = close[0] not in launch.env and successors.is_slip(name, close[0])
-        fix = Fix(f"did you mean {close[0]}?", setting.renaming(close[0]) if is_slip else ())
+        fix = Fix(f"did you mean {close[0]}?", setting.renaming(close[0]) if is_slip else (), is_guess=True)
     fix = fix if absence.is_sure else Fix(f"{fix.words} (unless the image is built to read it)")
     return Finding(
         span=setting.span,

@@ -5,7 +5,8 @@ restarts for ever. Mostly it is a slip of the pen, a flag of another program (`v
 has not), or a flag of a fork.
 
 Write the flag as the release that runs spells it; `vllm serve --help=all` prints them. Of an image that is nobody's
-release this is a note: its builder may have added the flag.
+release this is a note: its builder may have added the flag. Beside a plugin (`--omni`, Ascend, Gaudi, Neuron) only
+slips of the pen are noted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from baton.check.commands.launch import Launch
 from baton.check.edits import fixes
 from baton.check.facts import absent, lives, successors
 from baton.check.facts.absent import Absence
+from baton.check.facts.plugins import has_plugin
 from baton.check.finding import Edit, Finding, Fix, Harm
 
 HARM = Harm.NOT_STARTING
@@ -37,7 +39,14 @@ docker run vllm/vllm-openai:v0.32.0 --model m --max-model-len 4096 --max_num_seq
 def check(bundle: Bundle) -> Iterator[Finding]:
     """Yield a finding for every option that no release has, whichever runs."""
     for launch, option, absence in absent.flags(bundle, "never"):
-        yield _finding(launch, option, absence)
+        if not has_plugin(launch) or _is_slip(launch, option):
+            yield _finding(launch, option, absence)
+
+
+def _is_slip(launch: Launch, option: Argument) -> bool:
+    """Whether it is but a few letters away from a flag: then it is a fault even where a plugin may bring flags."""
+    name = option.written.value.split(".")[0]
+    return any(successors.is_slip(name, c) for c in history.close_flags(launch.version.catalogues[-1], name, 1))
 
 
 def _finding(launch: Launch, option: Argument, absence: Absence) -> Finding:
@@ -45,7 +54,7 @@ def _finding(launch: Launch, option: Argument, absence: Absence) -> Finding:
     close = history.close_flags(launch.version.catalogues[-1], name, 1)
     fix = Fix("remove it", fixes.remove_option(option))
     if close:
-        fix = Fix(f"did you mean {close[0]}?", _renaming(launch, option, close[0]))
+        fix = Fix(f"did you mean {close[0]}?", _renaming(launch, option, close[0]), is_guess=True)
     fix = fix if absence.is_sure else Fix(f"{fix.words} (unless the image is built to take it)")
     return Finding(
         span=option.written.span,

@@ -84,8 +84,8 @@ def _message(launch: Launch, key: GivenKey, absence: Absence, is_refused: bool) 
 def _fix(key: GivenKey, close: tuple[str, ...], siblings: list[str]) -> Fix:
     if close:
         is_slip = successors.is_slip(key.path[-1], close[0])
-        return Fix(f"did you mean {close[0]}?", _renaming(key, close[0]) if is_slip else ())
-    return Fix(f"remove it; the keys there are {values.listed(sorted(siblings), 30)}", _removal(key))
+        return Fix(f"did you mean {close[0]}?", _renaming(key, close[0]) if is_slip else (), is_guess=True)
+    return Fix(f"remove it; the keys there are {values.listed(sorted(siblings), 30)}", _removal(key), is_guess=True)
 
 
 def _removal(key: GivenKey) -> tuple[Edit, ...]:

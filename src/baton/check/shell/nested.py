@@ -14,7 +14,7 @@ _SWITCHERS = frozenset({"su", "runuser", "script", "flock"})
 _CONTAINERS = frozenset({"kubectl", "oc", "docker", "podman", "nerdctl"})
 _TERMINALS = frozenset({"tmux", "screen"})
 _AT_START = _TERMINALS | {"eval"}
-_PRINTERS = frozenset({"echo", "printf", "grep", "egrep", "sed", "awk", "which", "type", "pkill", "pgrep"})
+PRINTERS = frozenset({"echo", "printf", "grep", "egrep", "sed", "awk", "which", "type", "pkill", "pgrep"})
 _ASSIGNERS = frozenset({"env", "sudo", "time"})
 _SSH_OPTIONS_WITH_VALUE = frozenset("bcDEeFIiJLlmOopQRSWw")
 
@@ -43,7 +43,7 @@ def name_of(word: Word) -> str:
 
 def nested(words: Sequence[Word]) -> Nested | None:
     """Return the script that a command line holds; None if it holds none."""
-    if not words or name_of(words[0]) in _PRINTERS:
+    if not words or name_of(words[0]) in PRINTERS:
         return None
     where = Where.CHILD
     for at, word in enumerate(words):
@@ -87,7 +87,7 @@ def reads_script(words: Sequence[Word], body: str) -> bool:
         host = _after_options(words, 1, _SSH_OPTIONS_WITH_VALUE)
         return host + 1 >= len(words) or not SHELLS.isdisjoint(names)
     if "sbatch" in names or not SHELLS.isdisjoint(names):
-        return nested(words) is None and names[0] not in _PRINTERS
+        return nested(words) is None and names[0] not in PRINTERS
     is_saved = "tee" in names and any(word.value.endswith(SCRIPT_SUFFIXES) for word in words)
     return is_saved or _says_script(body)
 

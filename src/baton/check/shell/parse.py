@@ -38,13 +38,13 @@ def readable(text: str, holes: Iterable[tuple[int, int]]) -> str:
     """Return a script of the same length without what the parser cannot take: holes, and all that is not ASCII.
 
     A line that holds nothing but Helm's control (`{{- if }}`) is blank; where it stands amid a command's continued
-    lines it is a word of that command, and the next line goes on.
+    lines it is a word of that command, and the next line goes on. In arithmetic only a number is read.
     """
     code = _UNREADABLE.sub(",", text)
     for start, end in holes:
         line = text.rfind("\n", 0, start) + 1
         line_end = _LINE_END.match(text, end)
-        filler = ","
+        filler = "0" if text.rfind("$((", line, start) > text.rfind("))", line, start) else ","
         if line_end and not text[line:start].strip(" \t") and _CONTROL.match(text, start, end):
             if text[:line].endswith("\\\n"):
                 code = code[: line_end.end() - 1] + " " + code[line_end.end() :]

@@ -13,7 +13,7 @@ from baton.check.shell.nested import nested
 from baton.check.shell.record import Command, Record
 from baton.check.shell.run import read_nested, read_script
 from baton.check.shell.scope import Scope
-from baton.check.shell.words import Word, to_field
+from baton.check.shell.words import TEMPLATE, Word, to_field
 from baton.check.text import Text
 from baton.check.yaml.tree import Fault
 
@@ -34,7 +34,7 @@ def read(text: Text, variables: Mapping[str, Word] | None = None) -> Script:
     Wrappers are kept as words: `exec nohup numactl -N0 vllm serve m` is one command of six words.
     """
     record = Record()
-    is_known = "{{" not in text.value
+    is_known = TEMPLATE.search(text.value) is None
     word = Word(text, text.span(), is_known)
     read_script(to_field(word), Scope.of(variables or {}), record)
     return Script(tuple(record.commands), tuple(record.faults))

@@ -15,7 +15,12 @@ from typing import NamedTuple
 from baton.check.text import Span, Text
 
 MAX_BRACE_WORDS = 256
-TEMPLATE = re.compile(r"\{\{(?:(?!\{\{).)*?\}\}", re.DOTALL)
+TEMPLATE = re.compile(
+    r"\{\{(?:(?!\{\{).)*?\}\}|(?<![<\\\w&])<[A-Za-z][\w.-]*(?:[ /|:][\w.-]+)*>(?![<>&(|])"
+    r"|(?<![\w./$])\{[A-Za-z]+(?: [A-Za-z]+)+\}|(?<![\w./])\.\.\.(?![\w./])",
+    re.DOTALL,
+)
+"""What somebody else will put in: a template's `{{ .Values.model }}`, a reader's `<model>`, `{model path}` or `...`."""
 _UNSPLIT = re.compile(r"[^ \t\n]+")
 _RANGE = re.compile(r"(-?\d{1,9})\.\.(-?\d{1,9})|([A-Za-z])\.\.([A-Za-z])")
 

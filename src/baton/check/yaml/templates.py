@@ -99,7 +99,12 @@ def _spans(text: str) -> Iterator[tuple[int, int]]:
             end = text.find("}}", closed) + 2 if closed >= 0 else 1
         else:
             found = _ACTION.match(text, at)
-            end = found.end() if found else 1
+            end = found.end() if found and (_is_bare(text, at) or "\n" not in found[0]) else 1
         if end > 1:
             yield at, end
         at = end if end > 1 else at + 2
+
+
+def _is_bare(text: str, at: int) -> bool:
+    """Whether no quote stands before an offset on its line: within quotes no action goes on over several lines."""
+    return not {"'", '"'} & set(text[text.rfind("\n", 0, at) + 1 : at])

@@ -1,5 +1,6 @@
 """Rules on pods, volumes, images, probes, networks and texts beside manifests: edges, versions, unknowns."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,13 @@ def test_the_images_of_other_containers_are_not_the_engines() -> None:
 )
 def test_variables_that_nothing_expands(texts: tuple[str, ...], count: int) -> None:
     assert len(findings("image-unexpanded", *texts)) == count
+
+
+def test_a_file_with_several_variables_is_made_to_be_filled_in() -> None:
+    text = pod(image='"${REGISTRY}/vllm-openai:1"').replace("{name: engine}", "{name: engine, namespace: '${SPACE}'}")
+    assert harms("image-unexpanded", text) == [Harm.UNKNOWN]
+    assert harms("image-unexpanded", pod(image='"$VLLM_IMAGE"')) == [Harm.UNKNOWN]
+    assert not findings("image-unexpanded", "# envsubst < me | kubectl apply -f -\n" + pod(image='"vllm:${TAG}"'))
 
 
 @pytest.mark.parametrize(
@@ -285,6 +293,11 @@ def test_claims_of_one_node(mode: str, texts: tuple[str, ...], expected: list[Ha
         (pod().replace("{name: engine}", "{name: engine, annotations: {note: <none>}}"), 0),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {A: your-thing}\n", 0),
         ("values: your-thing\n", 0),
+        (pod().replace("{name: engine}", "{name: your-engine, labels: {app: placeholder}}"), 0),
+        (pod().replace("{name: engine}", "{name: engine, namespace: your-namespace}"), 1),
+        (pod().replace("{name: engine}", "{name: engine, labels: {app: <app>}}"), 1),
+        (secret("your-secret") + "---\n" + pod(spec="imagePullSecrets: [{name: your-secret}]"), 0),
+        (pod(spec="imagePullSecrets: [{name: your-secret}]"), 1),
     ],
 )
 def test_placeholders(text: str, count: int) -> None:
@@ -338,7 +351,15 @@ def test_two_downloads_of_one_model_of_which_one_is_right() -> None:
     ],
 )
 def test_models_without_a_revision(script: str, count: int) -> None:
-    assert len(findings("revision-unpinned", f"#!/bin/bash\n{script}\n")) == count
+    container = {"name": "c", "image": "i", "command": ["bash", "-c", script]}
+    text = json.dumps(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [container]}}
+    )
+    assert len(findings("revision-unpinned", text)) == count
+
+
+def test_a_script_may_serve_what_the_hub_has_today() -> None:
+    assert findings("revision-unpinned", "#!/bin/bash\nvllm serve Qwen/Qwen3-8B\n") == []
 
 
 @pytest.mark.parametrize(
@@ -446,10 +467,11 @@ def test_locked_memory(resource: str, security: str, count: int) -> None:
 @pytest.mark.parametrize(
     ("probe", "count"),
     [
-        ("{timeoutSeconds: 11}", 1),
-        ("{timeoutSeconds: 10}", 0),
-        ("{timeoutSeconds: 30, periodSeconds: 30}", 0),
-        ("{timeoutSeconds: 31, periodSeconds: 30}", 1),
+        ("{timeoutSeconds: 600}", 1),
+        ("{timeoutSeconds: 599}", 0),
+        ("{timeoutSeconds: 30, failureThreshold: 1}", 0),
+        ("{timeoutSeconds: 600, periodSeconds: 600}", 0),
+        ("{timeoutSeconds: 601, periodSeconds: 600}", 1),
         ("{timeoutSeconds: 60, periodSeconds: '{{ .Values.period }}'}", 0),
         ("{}", 0),
     ],

@@ -97,7 +97,9 @@ MODE_P, MODE_D = "--disaggregation-mode=prefill", "--disaggregation-mode=decode"
         ("1.6.1", [MODE_P], [MODE_D], ["not_starting"]),
         ("1.0.2", ["--is-prefill-worker"], [], ["not_starting"]),
         ("0.8.1", ["--is-prefill-worker"], [], []),
-        ("", ["--is-prefill-worker"], [], ["not_starting"]),
+        ("", ["--is-prefill-worker"], [], ["fragile"]),
+        ("1.3.0", [MODE_P], [MODE_D, kv("decode")], ["not_starting"]),
+        ("1.4.0-own-build.1", [MODE_P], [MODE_D, kv("decode")], ["fragile"]),
         ("", [MODE_P, kv("prefill")], [MODE_D], ["not_serving"]),
         ("", [MODE_P, kv("prefill"), "--connector", "none"], [MODE_D], []),
         ("1.6.1", [MODE_P, "{{ .Values.more }}", kv("prefill")], ["{{ .Values.more }}", MODE_D], []),
@@ -194,7 +196,8 @@ def test_kv_role_is_there_and_that_of_its_side(name: str, words: list[str], vers
         ("0.8.0", ["--is-prefill-worker"], [], []),
         ("0.8.0", [MODE_P], [], ["not_serving"]),
         ("", ["--is-prefill-worker"], [], ["fragile"]),
-        ("", [MODE_P], [], ["not_serving"]),
+        ("", [MODE_P], [], ["fragile"]),
+        ("1.3.0", [MODE_P], [], ["fragile"]),
         ("1.6.1", [], [MODE_D], ["not_serving"]),
         ("0.9.1", [], [], ["not_serving"]),
         ("1.6.1", [MODE_D], [MODE_D], ["not_serving"]),
@@ -291,6 +294,19 @@ def test_the_handshake_may_be_told_not_to_compare() -> None:
     lenient = f"'{kv('decode', kv_connector_extra_config={'enforce_handshake_compat': False})}'"
     text = pair("--dtype half", f"--dtype bfloat16 {lenient}")
     assert not found("pair-mismatch", text, "run.sh")
+
+
+@pytest.mark.parametrize(
+    ("model", "decode", "said"),
+    [("m", "HND", 0), ("m", "NHD", 1), ("deepseek-ai/DeepSeek-R1", "NHD", 0), ("m", "$LAYOUT", 0)],
+)
+def test_kv_is_laid_out_alike_on_both_sides(model: str, decode: str, said: int) -> None:
+    lines = [
+        f"docker run -e VLLM_KV_CACHE_LAYOUT={layout} vllm/vllm-openai:v0.32.0 --model {model} "
+        f"--kv-transfer-config '{kv(side)}' &"
+        for side, layout in (("prefill", "HND"), ("decode", decode))
+    ]
+    assert len(found("pair-mismatch", "#!/bin/bash\n" + "\n".join(lines) + "\n", "run.sh")) == said
 
 
 def test_engines_of_two_models_in_one_file_are_no_pair() -> None:

@@ -365,8 +365,16 @@ def test_valid_shell_that_the_grammar_does_not_know_is_no_fault(script: str) -> 
     assert read(script).faults == ()
 
 
-def test_a_placeholder_in_angle_brackets_is_a_redirect_as_in_bash() -> None:
-    assert lines(read("p --model <your-model> --x 1")) == ["p --model 1"]
+def test_a_placeholder_in_angle_brackets_is_a_word_that_is_not_known() -> None:
+    script = read("""p --model <your-model> --url http://<host ip>:8000 --j '{"a": <n>}' --x 1 # <up to>""")
+    assert lines(script) == ["""p --model ??<your-model> --url ?http://<host ip>:8000 --j ?{"a": <n>} --x 1"""]
+    unknown = [word.value for word in script.commands[0].words if not word.is_known]
+    assert unknown == ["<your-model>", "http://<host ip>:8000", '{"a": <n>}']
+
+
+@pytest.mark.parametrize("code", ["p <in >out", "p < in > out", "p <<E >out\n<b>\nE", "p <<<x >out", "p 2<in>out"])
+def test_redirects_are_no_placeholders(code: str) -> None:
+    assert lines(read(code)) == ["p"]
 
 
 def test_a_batch_script_is_plain_shell() -> None:

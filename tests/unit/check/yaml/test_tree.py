@@ -380,6 +380,11 @@ last: 1
         assert not tree.scalar(document, "b").is_known  # type: ignore[union-attr]
         assert tree.scalar(document, "c").span.line == 8  # type: ignore[union-attr]
 
+    def test_an_action_does_not_begin_in_one_quoted_value_and_end_in_another(self) -> None:
+        stream = tree.read(Source("f.yaml", "a: '}}{{'\nb:\n- x:\n  - '-'\n  - '}}{{'\n  y: z\n"))
+        assert not stream.faults
+        assert tree.string(stream.documents[0], "b.0.y") == "z"
+
     def test_a_flow_sequence_with_a_bare_action_is_not_complete(self) -> None:
         document = root('a: ["x", {{ .y }}]\nb: ["x", "{{ .y }}"]\n')
         assert [tree.find(document, key).is_complete for key in "ab"] == [False, True]  # type: ignore[union-attr]
