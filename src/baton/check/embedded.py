@@ -25,7 +25,6 @@ _PROSE = re.compile(r"(?:^|[^\w./-])([A-Za-z]+)[ ,:]+([A-Za-z]+)[,:]? +`?(?=vllm
 _WRAPPERS = frozenset(
     {"exec", "nohup", "sudo", "env", "time", "uv", "run", "srun", "ssh", "do", "then", "else", "docker"}
 )
-_OPTION = re.compile(r"\s--\w")  # in a block, a line of its own may begin with one
 _OPTION = re.compile(r"\s--?[A-Za-z]")
 _COMPOSE_ESCAPE = re.compile(r"\$\$|\\(?= )")
 
