@@ -22,6 +22,8 @@ from baton.check.shell.script import Word
 from baton.check.text import Span
 
 _MODELS = {"deepseek-r1": "deepseek-r1", "deepseek-v3": "deepseek-r1", "deepseek-v2-lite": "deepseek-v2-lite"}
+_SPARSE = ("v3.2", "v3_2", "speciale", "v4")
+"""of DeepSeek's names: models whose attention is sparse, so that neither its kernels nor its cache are those we know"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,8 +191,15 @@ class Launch:
         return self.positionals[0] if self.positionals and self.engine == "vllm" else None
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether a name of the model is that of a DeepSeek with sparse attention."""
+        return any(mark in name for name in self._model_names() for mark in _SPARSE)
+
+    @property
     def known_model(self) -> str | None:
         """The catalogue's name of the model, by the names the command line gives it; None if it is no model of ours."""
+        if self.is_sparse:
+            return None
         return next((_MODELS[m] for m in _MODELS if any(m in name for name in self._model_names())), None)
 
     @property

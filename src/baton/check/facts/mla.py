@@ -29,21 +29,13 @@ BLOCK_SIZES = {
     "TRITON_MLA": 16,
 }
 """tokens of a block: any multiple of it is taken (since vLLM 0.19)"""
-_SPARSE = ("v3.2", "v3_2", "speciale", "v4")
 _FLAG, _VARIABLE = "--attention-backend", "VLLM_ATTENTION_BACKEND"
 
 
 def model(launch: Launch) -> Model | None:
     """Return the catalogue's model of a launch; None if it has not got it, or attention is sparse."""
     name = launch.known_model
-    return _load(name) if name is not None and not is_sparse(launch) else None
-
-
-def is_sparse(launch: Launch) -> bool:
-    """Say whether a name of the model is that of one with sparse attention."""
-    served = launch.given("--served-model-name")
-    words = [*([launch.model] if launch.model is not None else []), *(served.words if served is not None else ())]
-    return any(mark in word.value.lower() for word in words for mark in _SPARSE)
+    return _load(name) if name is not None else None
 
 
 def backend(launch: Launch) -> tuple[str, Span] | None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from baton.check.bundle import Bundle
-from baton.check.commands import versions
 from baton.check.commands.launch import Launch
 from baton.check.edits import fixes
 from baton.check.finding import Edit
@@ -49,10 +48,8 @@ def settings(bundle: Bundle, prefix: str = "VLLM_") -> Iterator[Setting]:
     """Yield every variable of every engine whose name begins with `prefix`."""
     kinds = {file.source: file.kind for file in bundle.files}
     for launch in bundle.engines:
-        # `docker run IMAGE` starts it in a container, which gets what -e names and nothing of the script around it.
-        is_docker = versions.serves_by_itself(launch.start.written)
         for name, word in launch.env.items():
-            if name.startswith(prefix) and not (is_docker and not word.span.written.startswith(f"{name}=")):
+            if name.startswith(prefix):
                 variable = launch.container.env.get(name) if launch.container is not None else None
                 if variable is not None and variable.word.span != word.span:
                     variable = None

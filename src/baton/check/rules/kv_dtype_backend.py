@@ -35,7 +35,7 @@ def check(bundle: Bundle) -> Iterator[Finding]:
     """Yield a finding for every backend asked for by name that cannot run as it is meant to."""
     for launch in bundle.engines:
         asked = mla.backend(launch)
-        if asked is None or mla.is_sparse(launch) or not machine.is_cuda(launch) or not launch.is_between("0.12.0"):
+        if asked is None or launch.is_sparse or not machine.is_cuda(launch) or not launch.is_between("0.12.0"):
             continue
         name, span = asked
         needed, generation = mla.GENERATIONS.get(name), machine.generation(bundle, launch)
