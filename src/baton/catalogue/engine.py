@@ -7,6 +7,7 @@ import, and one version only when it is asked for.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -222,6 +223,12 @@ def load_engine(engine: str, version: str) -> EngineCatalogue:
             f"Name one of these, or add it: python -m baton.catalogue.extract {package} {version}"
         )
     return msgspec.json.decode(files[version].read_bytes(), type=EngineCatalogue)
+
+
+def file_sha256(engine: str, version: str) -> str | None:
+    """Return the SHA-256 of the file that `load_engine` reads; None for a version that the catalogue lacks."""
+    path = _of(engine).get(version)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None else None
 
 
 def embedding(program: EngineCatalogue, engine: EngineCatalogue) -> EngineCatalogue:

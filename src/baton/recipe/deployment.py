@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Literal
 
 from baton.base.errors import ConfigError
-from baton.recipe.recipe import Env, Flags, Gateway, Hardware, KvTransfer, Model, Pool, Recipe, Role
+from baton.recipe.cluster import Cluster
+from baton.recipe.recipe import (
+    Env,
+    Flags,
+    Gateway,
+    Hardware,
+    KvTransfer,
+    Model,
+    Pool,
+    Recipe,
+    Role,
+    TestRequest,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +68,9 @@ class Deployment:
     kv_transfer: KvTransfer
     engines: tuple[EngineSpec, ...]
     gateway: Gateway
+    cluster: Cluster
+    test: TestRequest
+    run_on: tuple[str, ...]
 
     def of_role(self, role: Role) -> tuple[EngineSpec, ...]:
         """The engines of one pool, in order."""
@@ -84,12 +99,16 @@ def resolve(recipe: Recipe, folder: Path) -> Deployment:
         kv_transfer=recipe.kv_transfer,
         engines=tuple(engines),
         gateway=recipe.gateway,
+        cluster=recipe.cluster,
+        test=recipe.test,
+        run_on=recipe.run_on,
     )
 
 
 def _engines(recipe: Recipe, role: Role, pool: Pool) -> list[EngineSpec]:
     _check_sizes(role, pool, recipe.hardware)
     dp_size_local = pool.dp_size // pool.nodes
+    flags, env = _settings(recipe, role, pool)
     return [
         EngineSpec(
             name=f"{role}-{replica}" if pool.nodes == 1 else f"{role}-{replica}-{node_rank}",
@@ -104,12 +123,24 @@ def _engines(recipe: Recipe, role: Role, pool: Pool) -> list[EngineSpec]:
             ep_size=pool.dp_size * pool.tp_size if pool.expert_parallel else 1,
             load_balancing=pool.load_balancing or ("internal" if pool.nodes == 1 else "hybrid"),
             num_gpus=pool.gpus_per_node,
-            flags={**recipe.engine.flags, **pool.flags},
-            env={**recipe.engine.env, **pool.env},
+            flags=flags,
+            env=env,
         )
         for replica in range(pool.replicas)
         for node_rank in range(pool.nodes)
     ]
+
+
+def _settings(recipe: Recipe, role: Role, pool: Pool) -> tuple[Flags, Env]:
+    """Flags and environment of a role: the engine's, the role's over them, and over both what its release needs."""
+    flags: Flags = {**recipe.engine.flags, **pool.flags}
+    env: dict[str, str | None] = {**recipe.engine.env, **pool.env}
+    for era in recipe.eras:
+        if era.holds(recipe.engine.version):
+            for settings in (era.engine, era.prefill if role is Role.PREFILL else era.decode):
+                flags |= settings.flags
+                env |= settings.env
+    return flags, {name: value for name, value in env.items() if value is not None}
 
 
 def _check_sizes(role: Role, pool: Pool, hardware: Hardware) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import io
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,8 @@ class Strict(BaseModel):
 
 
 Document = TypeVar("Document", bound=BaseModel)
+
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 _NOT_YAML = (YAMLError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError, AssertionError)
 """What ruamel raises: its own for syntax, anything at all for a tag, date or number on what cannot be one."""
@@ -68,6 +71,9 @@ def parse(text: str, kind: type[Document], *, source: str) -> Document:
         found = "nothing" if tree is None else type(tree).__name__
         raise ConfigError(f"{source}:1:1: expected a mapping of {kind.__name__} fields, found {found}")
     try:
+        unusable = [_describe_text(loc, text, tree, source) for loc, text in _unusable(tree)]
+        if unusable:
+            raise ConfigError("\n".join(unusable))
         return kind.model_validate(_plain(tree))
     except RecursionError as error:
         raise ConfigError(f"{source}: nested too deeply") from error
@@ -94,6 +100,29 @@ def _plain(node: Any) -> Any:
 def _key(node: Any) -> Any:
     """A mapping's key; YAML also allows lists and mappings, which no field has as its name."""
     return str(node) if isinstance(node, (Mapping, Sequence)) else node
+
+
+def _unusable(node: Any, loc: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Texts that can be in no command line, variable or file: with a NUL, or half a surrogate pair."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _unusable(str(key), (*loc, key))
+            yield from _unusable(value, (*loc, key))
+    elif isinstance(node, str):
+        if _UNUSABLE.search(node):
+            yield loc, node
+    elif isinstance(node, Sequence):
+        for at, value in enumerate(node):
+            yield from _unusable(value, (*loc, at))
+
+
+def _describe_text(loc: tuple[int | str, ...], text: str, tree: Any, source: str) -> str:
+    line, column = _position(tree, loc)
+    field = ".".join(repr(part)[1:-1] if isinstance(part, str) else str(part) for part in loc)
+    return (
+        f"{source}:{line}:{column}: {field}: got {text[:80]!r}: no command line or file can hold a NUL or half a "
+        "surrogate pair; take it out"
+    )
 
 
 def _describe(fault: ErrorDetails, tree: Any, kind: type[BaseModel], source: str) -> str:

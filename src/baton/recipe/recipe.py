@@ -15,12 +15,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from baton.recipe.cluster import Cluster
 from baton.recipe.document import Strict, load
+from baton.recipe.era import Era
 
+RecipeName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
+"""at most 40 characters from a letter on: Services, LeaderWorkerSets and their pods are named after it"""
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$")]
 FlagName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=1 << 31)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Flags = dict[FlagName, JsonValue]
 Env = dict[EnvName, str]
@@ -128,22 +132,39 @@ class Gateway(Strict):
 
     host: str = "127.0.0.1"
     port: Port = Field(default=8000, description="0 takes any free port.")
-    request_timeout_s: float = Field(default=600.0, gt=0, strict=False, description="The one deadline of a request.")
+    request_timeout_s: float = Field(
+        default=600.0, gt=0, allow_inf_nan=False, strict=False, description="The one deadline of a request."
+    )
     max_body_bytes: Positive = Field(default=32 << 20, description="Largest request body.")
+
+
+class TestRequest(Strict):
+    """What `baton test` sends."""
+
+    __test__ = False
+
+    prompt: str = Field(default="Say hello!", min_length=1)
+    max_tokens: Positive = 64
 
 
 class Recipe(Strict):
     """One disaggregated deployment as a person writes it."""
 
     baton: Literal[1] = Field(description="Version of the recipe format.")
-    name: Name
+    name: RecipeName
     description: str = ""
+    run_on: tuple[str, ...] = Field(default=(), strict=False, description="Hardware it has really been run on.")
     model: Model
     engine: Engine
     hardware: Hardware
     kv_transfer: KvTransfer
     roles: Roles
     gateway: Gateway = Gateway()
+    cluster: Cluster = Cluster()
+    test: TestRequest = TestRequest()
+    eras: tuple[Era, ...] = Field(
+        default=(), strict=False, description="What other releases of the engine need; every one that fits, in order."
+    )
 
     @property
     def digest(self) -> str:

@@ -88,5 +88,6 @@ def load_workers(path: Path) -> WorkersFile:
 def dump_workers(workers: WorkersFile) -> str:
     """The YAML text of a workers file; `load_workers` reads it back equal."""
     yaml, out = YAML(), io.StringIO()
+    yaml.width = 10_000  # a URL stays on its line
     yaml.dump(workers.model_dump(mode="json", exclude_none=True), out)
     return out.getvalue()

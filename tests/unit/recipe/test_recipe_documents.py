@@ -69,7 +69,10 @@ def test_the_recipes_that_come_with_baton_are_read(name: str) -> None:
             "r.yaml:7:3: model.max_modle_len: unknown key; did you mean 'max_model_len'? allowed: aliases,",
         ),
         (edited("  prefill: {}", "  prefill: {dp: 2}"), "r.yaml:15:13: roles.prefill.dp: unknown key;"),
-        (edited("name: small", "name: small\nzzz: 1"), "r.yaml:3:1: zzz: unknown key; allowed: baton, description,"),
+        (
+            edited("name: small", "name: small\nzzz: 1"),
+            "r.yaml:3:1: zzz: unknown key; allowed: baton, cluster, description,",
+        ),
         (edited("hardware:\n  accelerator: cpu\n", ""), "r.yaml:1:1: hardware: missing; it has no default"),
         (edited("  dtype: float32\n", ""), "r.yaml:3:1: model.dtype: missing; it has no default"),
         (
