@@ -1,7 +1,8 @@
 """One engine's exact command line and environment.
 
 A pure function of the Deployment, one EngineSpec of it, and the Place a target found for that engine. It knows how
-`vllm serve` spells what a recipe says; not what machine it is, nor whether the flags of a recipe exist.
+`vllm serve` spells what a recipe says, in the release it names; not what machine it is, nor whether the flags of a
+recipe exist.
 
 Invariant: a flag that a typed field of the recipe decides is written here and nowhere else. A recipe that gives such a
 flag by hand (either spelling, abbreviated or negated) is refused, so that a recipe's fields can be believed.
@@ -12,11 +13,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import JsonValue
 
 from baton.base.errors import BugError, ConfigError
+from baton.catalogue.engine import EngineCatalogue, load_engine, version_key, versions
 from baton.recipe.deployment import Deployment, EngineSpec
 from baton.recipe.recipe import Model, Role
 
@@ -51,6 +54,9 @@ FIELD_OF_FLAG: Mapping[str, str] = {
 """every flag written here: the recipe's field that decides it"""
 
 _ENV_OF_PLACE = frozenset({"VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT"})
+_FAILURE_POLICY = "kv_load_failure_policy"
+_BEFORE_LEASES = "VLLM_NIXL_ABORT_REQUEST_TIMEOUT"
+"""a variable that went when NIXL's leases came, in 0.22 (vLLM's nixl connector, 0.20.2 and 0.22.1)"""
 _KV_ROLE = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
 
 
@@ -164,14 +170,29 @@ def _parallelism(engine: EngineSpec, place: Place) -> list[str]:
 
 
 def _kv_transfer(deployment: Deployment, engine: EngineSpec) -> dict[str, Any]:
-    transfer = deployment.kv_transfer
-    return {
+    """The connector's settings, of which older releases lack two.
+
+    Without a failure policy such a release recomputes what it could not load. Where there is no lease, one timeout ends
+    KV that is not fetched; it also counts the time that decode lets a request wait, so `lease_s` does not set it.
+    """
+    transfer, release = deployment.kv_transfer, _release(deployment.engine_version)
+    settings = {
         "kv_connector": transfer.connector,
         "kv_role": _KV_ROLE[engine.role],
         "kv_buffer_device": transfer.buffer_device,
-        "kv_load_failure_policy": transfer.load_failure_policy,
-        "kv_connector_extra_config": {"kv_lease_duration": transfer.lease_s, **transfer.extra},
     }
+    if release is None or _FAILURE_POLICY in release.configs["KVTransferConfig"]:
+        settings[_FAILURE_POLICY] = transfer.load_failure_policy
+    has_lease = release is None or _BEFORE_LEASES not in release.envs
+    extra = {**({"kv_lease_duration": transfer.lease_s} if has_lease else {}), **transfer.extra}
+    return {**settings, **({"kv_connector_extra_config": extra} if extra else {})}
+
+
+@cache
+def _release(version: str) -> EngineCatalogue | None:
+    """What a release accepts, or another patch of its minor; None for one that the catalogue has no patch of."""
+    of_minor = [known for known in versions("vllm") if version_key(known)[:2] == version_key(version)[:2]]
+    return load_engine("vllm", version if version in of_minor else of_minor[-1]) if of_minor else None
 
 
 def _with_defaults(engine: EngineSpec) -> Mapping[str, JsonValue]:

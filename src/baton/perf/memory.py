@@ -13,6 +13,7 @@ from baton.catalogue.model import Model
 _BF16_BYTES = 2
 _WEIGHT_BYTES = {"fp8": 1 + 4 / 128**2, "nvfp4": 0.5 + 1 / 16, "bfloat16": 2.0, "float32": 4.0}
 """bytes of one weight with its share of the scales: FP8 one float32 for 128 x 128, NVFP4 one FP8 for 16"""
+_OF_LAYERS = ("routed experts", "attention", "shared experts and dense layers", "router and norms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,22 @@ def low_latency_buffer(model: Model, *, num_dispatch_tokens: int, ep_size: int, 
         "DeepEP low-latency buffer",
         2 * (send + receive),
         f"2 x (send + receive) for {num_dispatch_tokens} tokens x {experts} experts x {hidden} values in bfloat16",
+    )
+
+
+def host_offload(terms: tuple[Term, ...], gib: float) -> Term:
+    """Return what vLLM's `--cpu-offload-gb` takes off one GPU: a negative term, at most the weights of its layers.
+
+    Layers are moved in order until that many GiB of their parameters lie in pinned host memory; embedding, head and
+    what is derived from weights after loading stay. Source: vllm/model_executor/offloader/uva.py (0.17.1 to 0.33.0).
+    """
+    movable = sum(term.size_bytes for term in terms if term.name in _OF_LAYERS)
+    taken = min(gib * 2**30, movable)
+    limit = f", of the {movable / 1e9:.1f} GB that its layers have" if taken == movable else ""
+    return Term(
+        "weights in host memory",
+        -taken,
+        f"--cpu-offload-gb {gib:g} GiB{limit}; less where a kernel makes new weights of the loaded ones",
     )
 
 

@@ -25,12 +25,13 @@ def deployment(
     kv: str = "{buffer_device: cpu}",
     prefill: str = "{}",
     decode: str = "{}",
+    version: str = "0.32.0",
 ) -> Deployment:
     text = f"""
         baton: 1
         name: t
         model: {{name: tiny, aliases: [big/one], {model}, max_model_len: 2048}}
-        engine: {{version: 0.32.0, flags: {flags}, env: {env}}}
+        engine: {{version: {version}, flags: {flags}, env: {env}}}
         hardware: {hardware}
         kv_transfer: {kv}
         roles: {{prefill: {prefill}, decode: {decode}}}
@@ -74,6 +75,24 @@ def test_decode_consumes() -> None:
     assert config["kv_role"] == "kv_consumer"
     assert config["kv_load_failure_policy"] == "recompute"
     assert config["kv_connector_extra_config"] == {"kv_lease_duration": 60, "backends": ["UCX"]}
+
+
+@pytest.mark.parametrize(
+    ("version", "has_policy", "has_lease"),
+    [
+        ("0.11.2", False, False),
+        ("0.12.0", False, False),
+        ("0.13.0", True, False),
+        ("0.21.0", True, False),
+        ("0.22.1", True, True),
+        ("9.0.0", True, True),
+    ],
+)
+def test_a_release_gets_only_the_connector_settings_it_has(version: str, has_policy: bool, has_lease: bool) -> None:
+    """An older release exits over a key it lacks; one that is not known, nor another patch of it, gets all."""
+    config = json.loads(value_of("--kv-transfer-config", command(deployment(version=version))))
+    assert ("kv_load_failure_policy" in config) is has_policy
+    assert ("kv_lease_duration" in config.get("kv_connector_extra_config", {})) is has_lease
 
 
 def test_a_repository_has_a_revision_and_is_not_offline() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from baton.catalogue.model import load_model
-from baton.perf.memory import low_latency_buffer, total_bytes, weights
+from baton.perf.memory import host_offload, low_latency_buffer, total_bytes, weights
 
 R1 = load_model("deepseek-r1")
 
@@ -62,3 +62,12 @@ def test_attention_is_cut_by_tensor_parallelism_alone() -> None:
         for tp in (1, 4)
     )
     assert one == pytest.approx(4 * four)
+
+
+@pytest.mark.parametrize(("gib", "gb"), [(10, 10.74), (1000, 117.1)])
+def test_weights_in_host_memory_are_taken_off(gib: float, gb: float) -> None:
+    """As many GiB as asked for, and at most what the layers hold: embedding, head and absorbed form stay."""
+    held = weights(R1, dtype="nvfp4", tp_size=1, dp_size=4, ep_size=4)
+    term = host_offload(held, gib)
+    assert -term.size_bytes / 1e9 == pytest.approx(gb, rel=2e-3)
+    assert total_bytes((*held, term)) > 0

@@ -64,7 +64,8 @@ class Launch:
     is_env_complete: the same of env. role: "prefill", "decode" or "aggregated" as the command line says, None if it
     says nothing; role_span: what says so. intended: "prefill" or "decode" by the name or label of what runs it.
     nodes, gpus_per_node: what its workload or batch script gives it, None if not known. accelerator: the GPU's name in
-    the catalogue, or "cpu", where a node selector or a recipe says it.
+    the catalogue, or "cpu", where a node selector or a recipe says it. weights, repo: the number format of the weights
+    and the Hugging Face repository they come from, where a recipe says them.
     """
 
     engine: str
@@ -84,6 +85,8 @@ class Launch:
     nodes: int | None
     gpus_per_node: int | None
     accelerator: str | None = None
+    weights: Word | None = None
+    repo: Word | None = None
 
     @property
     def is_engine(self) -> bool:
@@ -204,7 +207,9 @@ class Launch:
 
     @property
     def weight_dtype(self) -> str | None:
-        """ "nvfp4" where model or --quantization say so, else None: the checkpoint itself decides."""
+        """ "nvfp4" where the recipe, model or --quantization say so, else None: the checkpoint itself decides."""
+        if self.weights is not None:
+            return "nvfp4" if self.weights.value == "nvfp4" else None
         names = [*self._model_names(), str(self.value("--quantization") or "")]
         return "nvfp4" if any("fp4" in name for name in names) else None
 

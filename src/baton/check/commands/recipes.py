@@ -1,12 +1,18 @@
-"""Baton's own recipes as launches: each role's exact command line, every word standing where the recipe says it."""
+"""Baton's own recipes as launches: each role's exact command line, every word standing where the recipe says it.
+
+Another release asked for by `--engine` takes the place of the recipe's before its eras are applied: what is checked is
+what that release would be started with.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from baton.base.errors import ConfigError
+from baton.catalogue.engine import load_engine
 from baton.check.commands import arguments, versions
 from baton.check.commands.launch import Launch
 from baton.check.edits import entries
@@ -14,6 +20,9 @@ from baton.check.shell.script import Word
 from baton.check.text import Source, Span, Text
 from baton.check.yaml import tree
 from baton.check.yaml.tree import Fault, Node
+
+if TYPE_CHECKING:
+    from baton.recipe.recipe import Model
 
 _PLACE_ENV = ("VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT")
 _AT = re.compile(r":(?P<line>\d+):(?P<column>\d+): (?P<message>.*)$")
@@ -28,22 +37,25 @@ def launches(source: Source, document: Node, override: tuple[str, str] | None) -
 
     found = []
     try:
-        deployment = resolve(parse(source.text, Recipe, source=""), Path(source.name).parent)
+        recipe = parse(source.text, Recipe, source="")
+        stated = _vllm_of(*override) if override else recipe.engine.version
+        said = f"--engine {'-'.join(override)}" if override else "the recipe's engine.version"
+        recipe = recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"version": stated})})
+        deployment = resolve(recipe, Path(source.name).parent)
+        version = versions.known("vllm", "vllm", stated, _span(document, "engine.version"), said)
         place = Place(host="0.0.0.0", http_port=8000, nixl_port=5600, dp_address="leader", dp_rpc_port=13345)
         for role in ("prefill", "decode"):
             engine = next(e for e in deployment.engines if e.role == role and e.replica == 0 and e.node_rank == 0)
-            command = serve_command(deployment, engine, place)
-            words = tuple(_words(command.argv[2:], document, role))
-            release = override or ("vllm", deployment.engine_version)
-            where = _span(document, "engine.version")
-            version = versions.known("vllm", *release, where, "the recipe's engine.version")
+            homes = _homes([era.holds(stated) for era in recipe.eras], role)
+            words = tuple(_words(serve_command(deployment, engine, place).argv[2:], document, role, homes))
             parsed = arguments.parse(words, version.catalogues)
             start = _span(document, f"roles.{role}")
             launch = Launch(
                 engine="vllm", start=start, words=words, options=parsed.options, positionals=parsed.positionals,
-                env=_env(document, role, engine.env), version=version, workload=None, container=None,
+                env=_env(document, role, homes, engine.env), version=version, workload=None, container=None,
                 is_complete=True, is_env_complete=True, role=role, role_span=start, intended=role,
                 nodes=engine.num_nodes, gpus_per_node=engine.num_gpus, accelerator=deployment.hardware.accelerator,
+                weights=_weights(document, deployment.model), repo=_repo(document),
             )  # fmt: skip
             found.append(launch)
     except ConfigError as error:
@@ -51,12 +63,25 @@ def launches(source: Source, document: Node, override: tuple[str, str] | None) -
     return found, []
 
 
-def _words(argv: tuple[str, ...], document: Node, role: str) -> Iterator[Word]:
+def _vllm_of(package: str, version: str) -> str:
+    """The vLLM release meant by a package and its release: dynamo's is the one it embeds."""
+    inner = load_engine("dynamo.vllm", version).takes_engine_flags_of if package != "vllm" else None
+    return inner.version if inner is not None and inner.version else version
+
+
+def _homes(holds: Sequence[bool], role: str) -> tuple[str, ...]:
+    """The paths whose `flags` and `env` decide for a role, the one that wins first: eras, the role's, the engine's."""
+    eras = [index for index, in_era in enumerate(holds) if in_era]
+    of_eras = [f"eras.{index}.{who}" for index in reversed(eras) for who in (role, "engine")]
+    return (*of_eras, f"roles.{role}", "engine")
+
+
+def _words(argv: tuple[str, ...], document: Node, role: str, homes: Sequence[str]) -> Iterator[Word]:
     """Every word of a command line, standing at the field it comes from."""
     at: tuple[Span, Node | None] = _span(document, f"roles.{role}"), None
     for word in argv:
         if word.startswith("--"):
-            entry = _by_hand(document, role, word[2:].removeprefix("no-"), word[2:])
+            entry = _by_hand(document, homes, word[2:].removeprefix("no-"), word[2:])
             at = (entry.key.span, entry.value) if entry else _place(document, role, word[2:].removeprefix("no-"))
             key = entry.key.text if entry else None
             is_here = key is not None and word.endswith(key.value.replace("_", "-"))
@@ -68,10 +93,10 @@ def _words(argv: tuple[str, ...], document: Node, role: str) -> Iterator[Word]:
         yield Word(value.text if is_same and isinstance(value, tree.Scalar) else Text.at(word, span), span)
 
 
-def _by_hand(document: Node, role: str, name: str, written: str) -> tree.Entry | None:
-    """Where a recipe gives a flag among its flags: for its role, else for both."""
-    for path in (f"roles.{role}.flags", "engine.flags"):
-        flags = tree.mapping(document, path)
+def _by_hand(document: Node, homes: Sequence[str], name: str, written: str) -> tree.Entry | None:
+    """Where a recipe gives a flag among its flags."""
+    for home in homes:
+        flags = tree.mapping(document, f"{home}.flags")
         for key in flags.entries if flags is not None else ():
             if flags is not None and key.replace("_", "-") in (written, name):
                 return flags.entries[key]
@@ -89,17 +114,26 @@ def _place(document: Node, role: str, name: str) -> tuple[Span, Node | None]:
     return _span(document, f"roles.{role}"), None
 
 
-def _env(document: Node, role: str, env: dict[str, str]) -> dict[str, Word]:
+def _env(document: Node, role: str, homes: Sequence[str], env: dict[str, str]) -> dict[str, Word]:
     found = {}
     for name, value in env.items():
-        for path in (f"roles.{role}.env", "engine.env"):
-            variables = tree.mapping(document, path)
-            if variables is not None and name in variables.entries:
-                span = variables.entries[name].key.span
-                found[name] = Word(Text.at(value, span), span)
-                break
+        variables = (tree.mapping(document, f"{home}.env") for home in homes)
+        entry = next((v.entries[name] for v in variables if v is not None and name in v.entries), None)
+        if entry is not None:
+            found[name] = Word(Text.at(value, entry.key.span), entry.key.span)
     span = _span(document, f"roles.{role}")
     return found | {name: Word(Text.at("set by baton", span), span, is_known=False) for name in _PLACE_ENV}
+
+
+def _weights(document: Node, model: Model) -> Word:
+    """The weights' number format; weights that are not quantized are taken to be stored as they are computed."""
+    span = _span(document, "model.quantization")
+    return Word(Text.at(model.dtype if model.quantization == "none" else model.quantization, span), span)
+
+
+def _repo(document: Node) -> Word | None:
+    found = tree.scalar(document, "model.repo")
+    return Word(found.text, found.span) if found is not None else None
 
 
 def _span(document: Node, path: str) -> Span:

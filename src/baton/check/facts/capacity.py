@@ -13,18 +13,20 @@ from functools import cache
 from baton.catalogue.hardware import load_accelerator
 from baton.check.commands.launch import Launch
 from baton.check.facts import mla, parallel
-from baton.perf.memory import Term, low_latency_buffer, total_bytes, weights
+from baton.perf.memory import Term, host_offload, low_latency_buffer, total_bytes, weights
 
 NOT_COUNTED = "not counted: activations, CUDA graphs, the CUDA context and NCCL, some GB more"
 _OTHER_WEIGHTS = re.compile(r"awq|gptq|int[48]|w4a|gguf|bnb|bitsandbytes|-4bit|-8bit|mxfp|fp4-v\d", re.IGNORECASE)
 _OFFLOADS = (
-    "--cpu-offload-gb",
     "--offload-group-size",
+    "--cpu-offload-params",
     "--kv-cache-memory-bytes",
     "--num-gpu-blocks-override",
     "--decode-context-parallel-size",
     "--load-format",
 )
+_OFFLOAD, _OFFLOAD_STAYS = "--cpu-offload-gb", "0.17.0"
+"""before, weights that are rewritten after loading came back to the GPU (model_loader/utils.py, 0.14.1 and 0.17.1)"""
 _HIGHEST_DEFAULT = 0.92
 _LARGEST = 10**9
 """no size is larger; a slip of the pen may be"""
@@ -54,6 +56,12 @@ class Capacity:
         """Return every term as a line: "routed experts 46.0 GB: (256 + 32 redundant) / 16 ranks x ..."."""
         return tuple(f"{term.name} {term.size_bytes / 1e9:.1f} GB: {term.reason}" for term in self.terms)
 
+    def sum(self, accelerator: str) -> str:
+        """Return the terms' sum beside what there is: "together 61.0 GB, of 0.9 x 85.5 GB = 77.0 GB"."""
+        there = memory_bytes(accelerator)
+        held, budget = total_bytes(self.terms) / 1e9, there * self.utilization / 1e9
+        return f"together {held:.1f} GB, of {self.utilization:g} x {there / 1e9:.1f} GB = {budget:.1f} GB"
+
 
 @cache
 def memory_bytes(accelerator: str) -> float:
@@ -61,13 +69,17 @@ def memory_bytes(accelerator: str) -> float:
     return load_accelerator(accelerator).memory_bytes.value
 
 
-def capacity(launch: Launch) -> Capacity | None:
-    """Return what a launch holds; None if the model or a size is not known, or something moves it elsewhere."""
+def capacity(launch: Launch, *, dp_size: int | None = None) -> Capacity | None:
+    """Return what a launch holds; None if the model or a size is not known, or something moves it elsewhere.
+
+    dp_size: as if it were that of the launch.
+    """
     model, dtype = mla.model(launch), _weight_dtype(launch)
-    tp, dp, ep, longest = launch.tp_size, launch.dp_size, launch.ep_size, launch.value("--max-model-len")
-    kv_dtype = _kv_dtype(launch)
-    if model is None or dtype is None or kv_dtype is None or tp is None or dp is None or ep is None:
+    tp, dp, ep, longest = launch.tp_size, dp_size or launch.dp_size, launch.ep_size, launch.value("--max-model-len")
+    kv_dtype, offload = _kv_dtype(launch), _offload_gib(launch)
+    if model is None or dtype is None or kv_dtype is None or tp is None or dp is None or ep is None or offload is None:
         return None
+    ep = dp * tp if ep > 1 else 1
     if launch.given("--max-model-len") is None and launch.lacks("--max-model-len"):
         longest = model.shape.max_position_embeddings
     is_whole = launch.pp_size == 1 and parallel.context_size(launch) == 1 and launch.lacks(*_OFFLOADS)
@@ -80,7 +92,7 @@ def capacity(launch: Launch) -> Capacity | None:
     if (given and share is None) or (isinstance(share, float) and not 0 < share <= 1):
         return None
     return Capacity(
-        terms=(*held, *_buffers(launch, ep, redundant)),
+        terms=(*held, *_buffers(launch, ep, redundant), *((host_offload(held, offload),) if offload else ())),
         utilization=share if isinstance(share, float) else _HIGHEST_DEFAULT,
         kv_bytes=model.kv_bytes_per_token(kv_dtype),
         kv_dtype=kv_dtype,
@@ -89,12 +101,22 @@ def capacity(launch: Launch) -> Capacity | None:
     )
 
 
+def _offload_gib(launch: Launch) -> float | None:
+    """GiB of weights that --cpu-offload-gb keeps in host memory; None if that is not known."""
+    if launch.lacks(_OFFLOAD):
+        return 0
+    value = launch.value(_OFFLOAD)
+    is_known = isinstance(value, int | float) and 0 <= value <= _LARGEST and launch.is_between(_OFFLOAD_STAYS)
+    return float(value) if is_known else None
+
+
 def _weight_dtype(launch: Launch) -> str | None:
     model = mla.model(launch)
     words = [launch.model.value if launch.model is not None else "", str(launch.value("--quantization") or "")]
     if model is None or any(_OTHER_WEIGHTS.search(word) for word in words) or not launch.lacks("--hf-overrides"):
         return None
-    return launch.weight_dtype or model.weight_dtype
+    stated = launch.weights.value if launch.weights is not None else None
+    return launch.weight_dtype or ("bfloat16" if stated == "float16" else stated) or model.weight_dtype
 
 
 def _kv_dtype(launch: Launch) -> str | None:

@@ -20,9 +20,10 @@ _REPOS = (
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One checkpoint; `how` says what its bytes are the sum of."""
+    """One checkpoint, its weights stored as `kind`; `how` says what its bytes are the sum of."""
 
     name: str
+    kind: str
     num_bytes: float
     how: str
 
@@ -57,4 +58,4 @@ def _checkpoint(model_name: str, kind: str) -> Checkpoint:
         how = "experts and MLPs in NVFP4, the rest in BF16, without the MTP layer"
     else:
         total, how = parts.total * 2, "BF16"
-    return Checkpoint(f"{model.name} in {kind}", total, how)
+    return Checkpoint(f"{model.name} in {kind}", kind, total, how)

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from baton.catalogue.hardware import load_accelerator
 from baton.check.bundle import Bundle
 from baton.check.commands.launch import Launch
-from baton.check.facts import machine
-from baton.check.facts.capacity import NOT_COUNTED, Capacity, capacity
+from baton.check.facts import machine, mla
+from baton.check.facts.capacity import NOT_COUNTED, Capacity, capacity, redundant_experts
 from baton.check.finding import Finding, Fix, Harm
 
 HARM = Harm.NOT_STARTING
@@ -59,7 +60,7 @@ def check(bundle: Bundle) -> Iterator[Finding]:
 def _on(launch: Launch, found: Capacity, name: str) -> Iterator[Finding]:
     left, longest = found.left_bytes(name), found.max_model_len
     tokens = max(0, int(left / found.kv_bytes))
-    sum_of = (f"{found.utilization:g} of {name}'s memory, less what one rank holds:", *found.lines())
+    sum_of = (f"{found.utilization:g} of {name}'s memory, less what one rank holds:", *found.lines(), found.sum(name))
     if tokens < longest:
         room = f"{left / 1e9:.1f} GB" if left > 0 else "nothing"
         option = launch.given("--max-model-len")
@@ -71,7 +72,7 @@ def _on(launch: Launch, found: Capacity, name: str) -> Iterator[Finding]:
                 f"one sequence: {longest} tokens x {found.kv_bytes} bytes ({found.kv_dtype})",
                 *_not_counted(found),
             ),
-            fix=Fix("use more ranks, or fewer redundant experts, a smaller buffer, a shorter --max-model-len"),
+            fix=Fix(f"use {_that_fit(launch, found, name)}"),
         )
         return
     option, seqs = launch.given("--max-num-seqs"), launch.value("--max-num-seqs")
@@ -88,6 +89,38 @@ def _on(launch: Launch, found: Capacity, name: str) -> Iterator[Finding]:
         ),
         harm=Harm.WASTED,
     )
+
+
+def _that_fit(launch: Launch, found: Capacity, name: str) -> str:
+    """What would have room: the least DP size on this GPU, and the GPUs on which these sizes do."""
+    more = _least_dp_size(launch, name)
+    spread = "experts spread over all ranks" if launch.ep_size != 1 else "as many ranks"
+    choices = [f"DP {more} ({spread}) on {name}"] if more is not None else []
+    others = [other for other in (_FP4 if launch.weight_dtype == "nvfp4" else _FP8) if other != name]
+    choices += [f"these sizes on {', '.join(fit)}"] if (fit := [o for o in others if _has_room(found, o)]) else []
+    choices.append("fewer redundant experts, a smaller buffer, a shorter --max-model-len")
+    return "; or ".join(choices)
+
+
+def _least_dp_size(launch: Launch, name: str) -> int | None:
+    """The least DP size above the launch's that has room, among those that split nodes and experts evenly."""
+    model, dp, tp = mla.model(launch), launch.dp_size, launch.tp_size
+    if model is None or dp is None or tp is None:
+        return None
+    experts = model.shape.n_routed_experts + redundant_experts(launch)
+    node = int(load_accelerator(name).gpus_per_node.value)
+    for size in range(dp + 1, experts + 1):
+        ranks = size * tp
+        if experts % ranks or (node % ranks and ranks % node):
+            continue
+        found = capacity(launch, dp_size=size)
+        if found is not None and _has_room(found, name):
+            return size
+    return None
+
+
+def _has_room(found: Capacity, name: str) -> bool:
+    return found.left_bytes(name) >= found.max_model_len * found.kv_bytes
 
 
 def _note(launch: Launch, found: Capacity, names: tuple[str, ...]) -> Finding:
