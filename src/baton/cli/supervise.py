@@ -8,7 +8,8 @@ from random import SystemRandom
 from rich.console import Console
 
 from baton.cli.machine import StateDir, state_root, this_machine
-from baton.cli.up import Port, RecipePath, deployment_of
+from baton.cli.options import RecipePath, Settings
+from baton.cli.up import Port, deployment_of
 from baton.local.clock import Clock
 from baton.local.progress import Progress
 from baton.local.run_dir import RunDir
@@ -16,9 +17,9 @@ from baton.local.session import supervise as run_deployment
 from baton.recipe.workers import WorkersFile
 
 
-def supervise(recipe: RecipePath, port: Port = None, state_dir: StateDir = None) -> None:
+def supervise(recipe: RecipePath, settings: Settings = None, port: Port = None, state_dir: StateDir = None) -> None:
     """Run a deployment without a terminal until a signal ends it."""
-    deployment, clock = deployment_of(recipe, port), Clock()
+    deployment, clock = deployment_of(recipe, port, settings), Clock()
     progress = Progress(Console(force_terminal=False, highlight=False), clock.wall)
 
     async def ready(workers: WorkersFile, gateway_url: str) -> None:

@@ -16,7 +16,9 @@ from rich.console import Console
 
 from baton.base.errors import BatonError, ConfigError, WorkerError
 from baton.cli.machine import StateDir, state_root, this_machine
-from baton.local import extra, install
+from baton.cli.options import RecipePath, Settings
+from baton.cli.recipes import read_deployment
+from baton.local import extra, gpu_engine, gpus, install
 from baton.local.clock import Clock
 from baton.local.log_lines import last_lines
 from baton.local.progress import Progress
@@ -25,8 +27,7 @@ from baton.local.session import Machine, end_run, supervise
 from baton.local.state import State
 from baton.prove.report import print_verdict
 from baton.prove.run import prove_deployment
-from baton.recipe.deployment import Deployment, resolve
-from baton.recipe.recipe import load_recipe
+from baton.recipe.deployment import Deployment
 from baton.recipe.workers import WorkersFile, load_workers
 
 BIG_NAME = "deepseek-ai/DeepSeek-R1"
@@ -35,7 +36,6 @@ BIG_NAME = "deepseek-ai/DeepSeek-R1"
 _DEFAULT_RECIPE = Path("recipes/tiny-local.yaml")
 _HOPELESS_CRASHES = 3
 
-RecipePath = Annotated[Path, typer.Argument(help="Recipe file.")]
 Port = Annotated[
     int | None, typer.Option("--port", min=0, max=65535, help="The gateway's, over the recipe's.", show_default=False)
 ]
@@ -43,6 +43,7 @@ Port = Annotated[
 
 def up(
     recipe: RecipePath = _DEFAULT_RECIPE,
+    settings: Settings = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready (and proven); it runs on.")] = False,
     port: Port = None,
     fetch: Annotated[bool, typer.Option("--install", help="Install the engine with pip if it is missing.")] = False,
@@ -51,26 +52,31 @@ def up(
 ) -> None:
     """Start a deployment on this machine, print its address, prove it, and keep it running until Ctrl-C.
 
+    A recipe for GPUs takes this machine's, those that CUDA_VISIBLE_DEVICES leaves if it is set; one for CPUs its cores.
     Exits 0 when it was ready (and proven, if that was asked), 1 when not, 2 when the recipe or this machine won't do.
     """
-    deployment = deployment_of(recipe, port)
+    deployment = deployment_of(recipe, port, settings)
     run_dir, machine = RunDir(state_root(state_dir), deployment.name), this_machine()
     run_dir.refuse_if_owned()
+    other = gpus.fit(deployment, gpus.of_deployment(deployment, machine.env))
     face = _Face(deployment, run_dir, prove=prove)
+    if other:
+        face.say(f"{other}: nothing is known of how it runs there")
     with face.progress:
+        asyncio.run(_ensure(deployment, machine, face.progress, fetch=fetch))
         if detach:
-            asyncio.run(_detached(recipe.resolve(), port, run_dir, machine, face, fetch=fetch))
+            asyncio.run(_detached(recipe.resolve(), _again(port, settings), run_dir, machine, face))
         else:
-            asyncio.run(_attached(recipe.resolve(), deployment, run_dir, machine, face, fetch=fetch))
+            asyncio.run(_attached(recipe.resolve(), deployment, run_dir, machine, face))
     raise typer.Exit(0 if face.good else 1)
 
 
-def deployment_of(recipe: Path, port: int | None) -> Deployment:
-    """The deployment of a recipe file, with another gateway port where one is given.
+def deployment_of(recipe: Path, port: int | None, settings: list[str] | None) -> Deployment:
+    """The deployment of a recipe file with fields set, and with another gateway port where one is given.
 
     Raises   ConfigError
     """
-    deployment = resolve(load_recipe(recipe), recipe.parent)
+    deployment = read_deployment(recipe, settings)
     if port is None:
         return deployment
     return replace(deployment, gateway=deployment.gateway.model_copy(update={"port": port}))
@@ -130,8 +136,15 @@ def curl_command(deployment: Deployment, gateway_url: str) -> str:
     )
 
 
+async def _ensure(deployment: Deployment, machine: Machine, progress: Progress, *, fetch: bool) -> None:
+    if deployment.hardware.accelerator == "cpu":
+        await ensure_engine(machine, progress, fetch=fetch)
+    else:
+        await ensure_gpu_engine(machine, progress, deployment.engine_version, fetch=fetch)
+
+
 async def ensure_engine(machine: Machine, progress: Progress, *, fetch: bool) -> None:
-    """Have vLLM and NIXL in this environment, repaired.
+    """Have vLLM for CPUs and NIXL in this environment, repaired.
 
     Raises   ConfigError if they are missing and may not be fetched; WorkerError if pip fails
     """
@@ -144,19 +157,40 @@ async def ensure_engine(machine: Machine, progress: Progress, *, fetch: bool) ->
             "run `make up`, or `baton up --install`"
         )
     if wanted:
-        since = time.time()
-        progress.show_installing("", since)
-        await extra.pip_install(
-            machine.python, wanted, env=machine.env, on_line=lambda line: progress.show_installing(line, since)
-        )
-        progress.installed()
+        await _pip(machine, progress, wanted, advice=extra.NO_CPU_TORCH)
     install.repair(environment.python)
 
 
-async def _attached(
-    recipe: Path, deployment: Deployment, run_dir: RunDir, machine: Machine, face: _Face, *, fetch: bool
-) -> None:
-    await ensure_engine(machine, face.progress, fetch=fetch)
+async def ensure_gpu_engine(machine: Machine, progress: Progress, version: str, *, fetch: bool) -> None:
+    """Have vLLM of a release and NIXL in this environment.
+
+    Raises   ConfigError if they are missing and may not be fetched, or another release is there; WorkerError if pip
+             fails
+    """
+    wanted = gpu_engine.missing(version, extra.installed_version, machine.python)
+    if wanted and not fetch:
+        raise ConfigError(
+            f"the engine is not installed: {', '.join(wanted)} missing; run `baton up --install`, or "
+            f"{gpu_engine.command(machine.python, wanted)}"
+        )
+    if wanted:
+        await _pip(machine, progress, wanted)
+
+
+async def _pip(machine: Machine, progress: Progress, wanted: list[str], *, advice: str = "") -> None:
+    since = time.time()
+    progress.show_installing("", since)
+    await extra.pip_install(
+        machine.python,
+        wanted,
+        env=machine.env,
+        on_line=lambda line: progress.show_installing(line, since),
+        advice=advice,
+    )
+    progress.installed()
+
+
+async def _attached(recipe: Path, deployment: Deployment, run_dir: RunDir, machine: Machine, face: _Face) -> None:
     await supervise(
         deployment,
         recipe,
@@ -170,17 +204,24 @@ async def _attached(
     )
 
 
-async def _detached(
-    recipe: Path, port: int | None, run_dir: RunDir, machine: Machine, face: _Face, *, fetch: bool
-) -> None:
+def _again(port: int | None, settings: list[str] | None) -> list[str]:
+    """The options that make another process read the same deployment."""
+    given = [] if port is None else ["--port", str(port)]
+    return given + [f"--set={setting}" for setting in settings or []]
+
+
+async def _detached(recipe: Path, options: list[str], run_dir: RunDir, machine: Machine, face: _Face) -> None:
     """Start the supervisor in a session of its own, watch it until it is ready, prove it, and leave."""
-    await ensure_engine(machine, face.progress, fetch=fetch)
     argv = [machine.python, "-m", "baton", "supervise", str(recipe), "--state-dir", str(run_dir.folder.parent)]
-    argv += [] if port is None else ["--port", str(port)]
     output = run_dir.write("supervisor.log", "")
     with output.open("ab") as log:
         process = subprocess.Popen(  # noqa: ASYNC220 - it must outlive this loop
-            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=dict(machine.env)
+            [*argv, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=dict(machine.env),
         )
     try:
         state = await _until_ready(process, run_dir, face.progress, output)

@@ -13,6 +13,11 @@ from importlib import metadata
 
 from baton.base.errors import WorkerError
 
+NO_CPU_TORCH = (
+    "if it finds no CPU build of torch, name PyTorch's CPU index: "
+    "make up TORCH_INDEX=https://download.pytorch.org/whl/cpu"
+)
+
 
 def missing(requirements: Sequence[str], installed: Callable[[str], str | None]) -> list[str]:
     """Those of `requirements`, each `name==version`, that are not installed in just that version."""
@@ -34,11 +39,11 @@ def requirements() -> list[str]:
 
 
 async def pip_install(
-    python: str, wanted: Sequence[str], *, env: Mapping[str, str], on_line: Callable[[str], None]
+    python: str, wanted: Sequence[str], *, env: Mapping[str, str], on_line: Callable[[str], None], advice: str = ""
 ) -> None:
     """Install with pip into the environment of `python`; `on_line` hears every line pip writes.
 
-    Raises   WorkerError with pip's last lines and what may help
+    Raises   WorkerError with pip's last lines and `advice`, what may help
     """
     process = await asyncio.create_subprocess_exec(
         *(python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *wanted),
@@ -60,8 +65,5 @@ async def pip_install(
             process.terminate()
             await process.wait()
     if code != 0:
-        raise WorkerError(
-            "\n  ".join([f"pip could not install {' '.join(wanted)} (exit code {code}):", *last])
-            + "\nif it finds no CPU build of torch, name PyTorch's CPU index: "
-            "make up TORCH_INDEX=https://download.pytorch.org/whl/cpu"
-        )
+        said = "\n  ".join([f"pip could not install {' '.join(wanted)} (exit code {code}):", *last])
+        raise WorkerError(f"{said}\n{advice}".rstrip())

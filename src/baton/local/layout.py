@@ -1,20 +1,24 @@
-"""A Deployment laid out on this machine: a command, an address and cores for every process. Starts nothing."""
+"""A Deployment laid out on this machine: a command, an address, cores or GPUs for every process. Starts nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from baton.base.errors import ConfigError
 from baton.engine.command import Command, Place, serve_command
+from baton.engine.devices import device_env
+from baton.engine.one_machine import HOST, gateway_arguments, refuse_shared_ports, workers_file
+from baton.local import gpus as machine_gpus
 from baton.local.child import ChildPlan
 from baton.local.cores import thread_env
+from baton.local.gpus import Gpu
+from baton.local.hub import snapshot
 from baton.local.ports import Ports
 from baton.recipe.deployment import Deployment
-from baton.recipe.workers import Worker, WorkersFile
+from baton.recipe.workers import WorkersFile
 
-ENGINE_HOST = "127.0.0.1"
 GATEWAY = "gateway"
 
 
@@ -32,72 +36,59 @@ def lay_out(
     *,
     ports: Ports,
     cores: Sequence[int],
-    workers_file: Path,
+    gpus: Sequence[Gpu],
+    hub: Path,
+    workers_path: Path,
     python: str,
     vllm: tuple[str, ...],
 ) -> Layout:
-    """Choose ports and threads, and write down what to start; `deployment.gateway.port` must be a real one.
+    """Choose ports, threads and GPUs, and write down what to start; `deployment.gateway.port` must be a real one.
 
-    Raises   ConfigError if the deployment can't run on one machine without accelerators
+    hub: folder in which Hugging Face's library keeps what it fetched
+
+    Raises   ConfigError if the deployment can't run on one machine, or not on this one
     """
-    _check_local(deployment)
-    threads = thread_env(cores, deployment.engines)
-    plans, workers = [], []
+    refuse_shared_ports(deployment)
+    machine_gpus.fit(deployment, gpus)
+    deployment = with_source(deployment)
+    is_cpu = deployment.hardware.accelerator == "cpu"
+    share = thread_env(cores, deployment.engines) if is_cpu else device_env(deployment, [gpu.index for gpu in gpus])
+    plans, places = [], {}
     for engine in deployment.engines:
-        place = Place(
-            host=ENGINE_HOST,
-            http_port=ports.take(),
-            nixl_port=ports.take(engine.dp_size_local),
-            executable=vllm,
-        )
+        place = Place(host=HOST, http_port=ports.take(), nixl_port=ports.take(engine.dp_size_local), executable=vllm)
         command = serve_command(deployment, engine, place)
-        url = f"http://{ENGINE_HOST}:{place.http_port}"
-        env = {**threads[engine.name], **command.env}
+        env: Mapping[str, str] = {**share[engine.name], **command.env}
+        url = f"http://{HOST}:{place.http_port}"
         plans.append(ChildPlan(name=engine.name, role=engine.role, command=Command(command.argv, env), url=url))
-        workers.append(
-            Worker(
-                name=engine.name,
-                role=engine.role,
-                url=url,
-                dp_ranks=engine.dp_ranks,
-                nixl_port=place.nixl_port,
-                weights=deployment.model.revision or "",
-                attention_backend=str(engine.flags.get("attention-backend", "")),
-            )
-        )
-    model = deployment.model
-    gateway = _gateway_plan(deployment, workers_file, python)
+        places[engine.name] = place
+    gateway = _gateway_plan(deployment, workers_path, python)
+    checkpoint = deployment.model.path or snapshot(hub, str(deployment.model.repo), str(deployment.model.revision))
     return Layout(
         children=(*plans, gateway),
-        workers=WorkersFile(
-            model=model.name,
-            aliases=model.aliases,
-            dtype=model.dtype,
-            checkpoint=model.path,
-            workers=tuple(workers),
-        ),
+        workers=workers_file(deployment, places, checkpoint),
         gateway_url=gateway.url,
     )
 
 
-def _gateway_plan(deployment: Deployment, workers_file: Path, python: str) -> ChildPlan:
+def with_source(deployment: Deployment) -> Deployment:
+    """Return a deployment whose model is here, or comes from its repository: a path that is not here gives way to it.
+
+    Raises   ConfigError if the checkpoint is not here and the recipe names no repository
+    """
+    model = deployment.model
+    if model.path is None or (model.path / "config.json").is_file():
+        return deployment
+    if model.repo is None:
+        raise ConfigError(
+            f"model.path: {model.path} holds no config.json; give the folder of a Hugging Face checkpoint, or "
+            "model.repo and model.revision to have it fetched"
+        )
+    return replace(deployment, model=model.model_copy(update={"path": None}))
+
+
+def _gateway_plan(deployment: Deployment, workers_path: Path, python: str) -> ChildPlan:
     gateway = deployment.gateway
-    argv = [python, "-m", "baton", "gateway", "--workers", str(workers_file)]
-    argv += ["--host", gateway.host, "--port", str(gateway.port)]
-    argv += ["--request-timeout-s", str(gateway.request_timeout_s), "--max-body-bytes", str(gateway.max_body_bytes)]
+    argv = (python, "-m", "baton", *gateway_arguments(deployment, str(workers_path)))
     reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host)
     url = f"http://[{reach}]:{gateway.port}" if ":" in reach else f"http://{reach}:{gateway.port}"
-    env: Mapping[str, str] = {"PYTHONUNBUFFERED": "1"}
-    return ChildPlan(name=GATEWAY, role=None, command=Command(tuple(argv), env), url=url)
-
-
-def _check_local(deployment: Deployment) -> None:
-    hardware = deployment.hardware.accelerator
-    if hardware != "cpu":
-        raise ConfigError(
-            f"hardware.accelerator: {deployment.name} needs {hardware}, but `baton up` runs deployments on this "
-            "machine's CPU; use a recipe with accelerator cpu, such as recipes/tiny-local.yaml"
-        )
-    path = deployment.model.path
-    if path is not None and not (path / "config.json").is_file():
-        raise ConfigError(f"model.path: {path} holds no config.json; give the folder of a Hugging Face checkpoint")
+    return ChildPlan(name=GATEWAY, role=None, command=Command(argv, {"PYTHONUNBUFFERED": "1"}), url=url)

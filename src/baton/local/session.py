@@ -3,7 +3,7 @@
 The life of a run
   1. Take the lock: one run of a deployment at a time.
   2. Clear what a run that was killed left behind.
-  3. Choose ports and threads; write workers.yaml and state.json; only then start anything.
+  3. Choose ports, threads and GPUs; write workers.yaml and state.json; only then start anything.
   4. Supervise until SIGINT or SIGTERM; a second one kills at once.
 """
 
@@ -21,9 +21,10 @@ from pathlib import Path
 import psutil
 
 from baton.base.errors import WorkerError
-from baton.local import processes
+from baton.engine.one_machine import HOST
+from baton.local import gpus, hub, processes
 from baton.local.clock import Clock
-from baton.local.layout import ENGINE_HOST, lay_out
+from baton.local.layout import lay_out
 from baton.local.ports import Ports, first_port, gateway_port, is_free
 from baton.local.readiness import ReadinessProbe
 from baton.local.run_dir import RunDir
@@ -76,11 +77,11 @@ async def supervise(
         deployment = replace(deployment, gateway=gateway.model_copy(update={"port": port}))
         layout = lay_out(
             deployment,
-            ports=Ports(
-                lambda number: is_free(ENGINE_HOST, number) and number != port, first=first_port(run_dir.folder)
-            ),
+            ports=Ports(lambda number: is_free(HOST, number) and number != port, first=first_port(run_dir.folder)),
             cores=machine.cores,
-            workers_file=run_dir.workers_file,
+            gpus=gpus.of_deployment(deployment, machine.env),
+            hub=hub.cache(machine.env, Path.home()),
+            workers_path=run_dir.workers_file,
             python=machine.python,
             vllm=machine.vllm,
         )

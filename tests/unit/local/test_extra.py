@@ -41,8 +41,10 @@ async def test_pips_lines_are_heard(tmp_path: Path) -> None:
 
 
 async def test_a_failed_install_shows_pips_last_lines(tmp_path: Path) -> None:
-    """With the one variable that helps where pip sees no CPU build of torch."""
+    """With what the caller says may help."""
     python = fake_pip(tmp_path, "echo 'ERROR: No matching distribution found for torch==2.13.0+cpu'; exit 1")
     with pytest.raises(WorkerError, match=r"could not install a==1 \(exit code 1\)(.|\n)*TORCH_INDEX=") as told:
-        await extra.pip_install(python, ["a==1"], env={"PATH": "/bin:/usr/bin"}, on_line=lambda line: None)
+        await extra.pip_install(
+            python, ["a==1"], env={"PATH": "/bin:/usr/bin"}, on_line=lambda line: None, advice=extra.NO_CPU_TORCH
+        )
     assert "No matching distribution found for torch" in str(told.value)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from baton.base.errors import ConfigError
 from baton.local.cores import thread_env
+from baton.local.gpus import Gpu
 from baton.local.layout import Layout, lay_out
 from baton.local.ports import Ports
 from baton.recipe.deployment import Deployment, resolve
@@ -33,12 +33,32 @@ def deployment(tmp_path: Path, pool: str = "{}", gateway: str = "{port: 8000}") 
     return resolve(parse(text, Recipe, source="t.yaml"), tmp_path)
 
 
-def laid_out(given: Deployment, cores: int = 2) -> Layout:
+H200S = tuple(Gpu(str(number), f"GPU-{number}", "NVIDIA H200", 143771 << 20) for number in (2, 3, 5))
+
+
+def on_gpus(tmp_path: Path, pool: str = "{gpus_per_node: 1}", model: str = "path: model") -> Deployment:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    text = f"""
+        baton: 1
+        name: t
+        model: {{name: tiny, {model}, dtype: bfloat16, max_model_len: 64}}
+        engine: {{version: 0.32.0}}
+        hardware: {{accelerator: h200}}
+        kv_transfer: {{buffer_device: cuda}}
+        roles: {{prefill: {pool}, decode: {{gpus_per_node: 1}}}}
+    """
+    return resolve(parse(text, Recipe, source="t.yaml"), tmp_path)
+
+
+def laid_out(given: Deployment, cores: int = 2, gpus: tuple[Gpu, ...] = ()) -> Layout:
     return lay_out(
         given,
         ports=Ports(lambda port: True, first=100),
         cores=range(cores),
-        workers_file=Path("/run/w.yaml"),
+        gpus=gpus,
+        hub=Path("/hub"),
+        workers_path=Path("/run/w.yaml"),
         python="/py",
         vllm=("/vllm",),
     )
@@ -105,11 +125,35 @@ def test_ranks_of_one_engine_share_its_cores(tmp_path: Path) -> None:
     assert thread_env(range(2), engines)["prefill-0"]["OMP_NUM_THREADS"] == "1"
 
 
+def test_engines_on_gpus_get_gpus_and_no_threads(tmp_path: Path) -> None:
+    """Those of the machine, in order; how threads are bound is a matter of CPUs."""
+    engines = laid_out(on_gpus(tmp_path, "{gpus_per_node: 2, tp_size: 2}"), gpus=H200S).children[:2]
+    assert [plan.command.env["CUDA_VISIBLE_DEVICES"] for plan in engines] == ["2,3", "5"]
+    assert {plan.command.env["CUDA_DEVICE_ORDER"] for plan in engines} == {"PCI_BUS_ID"}
+    assert not any("OMP_NUM_THREADS" in plan.command.env for plan in engines)
+
+
+def test_a_checkpoint_that_is_not_here_comes_from_its_repository(tmp_path: Path) -> None:
+    """At the pinned revision, by the network; the proof finds its config where the hub's library puts it."""
+    given = on_gpus(tmp_path, model="path: model, repo: org/m, revision: c0ffee")
+    assert laid_out(given, gpus=H200S).workers.checkpoint == tmp_path / "model"
+    (tmp_path / "model" / "config.json").unlink()
+    layout = laid_out(given, gpus=H200S)
+    for plan in layout.children[:2]:
+        assert plan.command.argv[1:5] == ("serve", "org/m", "--revision", "c0ffee")
+        assert "HF_HUB_OFFLINE" not in plan.command.env
+    assert layout.workers.checkpoint == Path("/hub/models--org--m/snapshots/c0ffee")
+
+
 def test_what_this_machine_cannot_run_is_refused(tmp_path: Path) -> None:
     """Before anything is started, with what to do."""
+    with pytest.raises(
+        ConfigError, match=r"t needs 2 GPUs \(h200\), and this machine has none.*recipes/tiny-local.yaml"
+    ):
+        laid_out(on_gpus(tmp_path))
     given = deployment(tmp_path)
-    with pytest.raises(ConfigError, match=r"t needs h200.*recipes/tiny-local.yaml"):
-        laid_out(replace(given, hardware=given.hardware.model_copy(update={"accelerator": "h200"})))
+    with pytest.raises(ConfigError, match=r"roles\.prefill\.load_balancing: external"):
+        laid_out(deployment(tmp_path, "{dp_size: 2, load_balancing: external}"))
     (tmp_path / "model" / "config.json").unlink()
-    with pytest.raises(ConfigError, match=r"model\.path: .*/model holds no config\.json"):
+    with pytest.raises(ConfigError, match=r"model\.path: .*/model holds no config\.json.*model\.repo"):
         laid_out(given)
