@@ -10,6 +10,7 @@ from baton.check import ignores
 from baton.check.bundle import Bundle
 from baton.check.finding import Finding, Fix, Harm
 from baton.check.ignores import Ignore
+from baton.check.needs import Need, needs
 from baton.check.rule import Rule, all_rules
 
 INTERNAL_ERROR = "internal-error"
@@ -25,11 +26,12 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """findings: worst first, then by place. ignored: those set aside, with the reasons given."""
+    """findings: worst first, then by place. ignored: those set aside, with the reasons given. needs: of the cluster."""
 
     bundle: Bundle
     findings: tuple[Finding, ...]
     ignored: tuple[Ignored, ...]
+    needs: tuple[Need, ...] = ()
 
 
 def check(bundle: Bundle) -> Report:
@@ -43,7 +45,7 @@ def check(bundle: Bundle) -> Report:
         except Exception as error:  # noqa: BLE001 - a bug in one rule must not cost the person all the others
             found.append(_internal_error(rule, error, bundle))
             broken.add(rule.code)
-    return _set_aside(bundle, _unique(found), broken)
+    return replace(_set_aside(bundle, _unique(found), broken), needs=needs(bundle))
 
 
 def harm_of(finding: Finding) -> Harm:

@@ -224,7 +224,7 @@ def test_json_has_everything() -> None:
     """Places from 1, ends behind the last character; the same report gives the same bytes."""
     document = json.loads(to_json(REPORT))
     assert to_json(REPORT) == to_json(REPORT)
-    assert set(document) == {"baton", "format", "files", "launches", "findings", "ignored"}
+    assert set(document) == {"baton", "format", "files", "launches", "findings", "ignored", "needs"}
     assert document["files"] == ["deploy.yaml", "dir with space/other#1.sh"]
     assert document["launches"][1] == {
         "file": "deploy.yaml",

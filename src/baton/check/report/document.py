@@ -12,6 +12,7 @@ from typing import Any
 
 from baton.check.commands.launch import Launch
 from baton.check.finding import Edit, Finding, Fix
+from baton.check.needs import Need
 from baton.check.run import Report, harm_of
 from baton.check.text import Span
 
@@ -27,6 +28,7 @@ def to_json(report: Report) -> str:
         "launches": [_launch(launch) for launch in report.bundle.launches],
         "findings": [_finding(finding) for finding in report.findings],
         "ignored": [{**_finding(ignored.finding), "reason": ignored.reason} for ignored in report.ignored],
+        "needs": [_need(need) for need in report.needs],
     }
     return json.dumps(document, indent=2) + "\n"
 
@@ -41,6 +43,11 @@ def _launch(launch: Launch) -> dict[str, Any]:
         "role": launch.role,
         "workload": workload.name if workload is not None else None,
     }
+
+
+def _need(need: Need) -> dict[str, Any]:
+    objects = [{"kind": each.kind, "name": each.name, **_start(each.span)} for each in need.objects]
+    return {"what": need.what, "objects": objects}
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

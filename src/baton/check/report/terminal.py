@@ -1,4 +1,5 @@
-"""A report as a compiler prints it: each fault with its line, then what was understood of the files, then a count.
+"""A report as a compiler prints it: each fault with its line, what was understood of the files and what they need in
+the cluster, then a count.
 
 The same fault in several places (prefill and decode, mostly) is told once, with all its places. Lines are never
 wrapped, so the width of the terminal changes nothing. What a file holds is shown harmless: a character that does not
@@ -17,6 +18,7 @@ from rich.text import Text
 from baton.check.bundle import Bundle
 from baton.check.commands.launch import Launch
 from baton.check.finding import Finding
+from baton.check.needs import Need
 from baton.check.run import Report, harm_of
 from baton.check.text import Span
 
@@ -27,7 +29,7 @@ _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
 def print_report(console: Console, report: Report, *, quiet: bool = False) -> None:
-    """Print a report; quiet leaves out the notes."""
+    """Print a report; quiet leaves out the notes, and what is needed in the cluster."""
     shown = [finding for finding in report.findings if not (quiet and _severity(finding) == "note")]
     alike: dict[tuple[str, ...], list[Finding]] = {}
     for finding in shown:
@@ -37,6 +39,8 @@ def print_report(console: Console, report: Report, *, quiet: bool = False) -> No
         _print(console, Text("\n").join((*_finding(first, rest), Text())))
     for sentence in understood(report.bundle):
         _print(console, Text(_printable(sentence)))
+    for line in () if quiet else _needs(report.needs):
+        _print(console, Text(_printable(line)))
     _print(console, _summary(report, shown))
 
 
@@ -54,6 +58,16 @@ def understood(bundle: Bundle) -> tuple[str, ...]:
     objects = len(bundle.manifests.objects)
     rest = f"; checked: {_count(objects, 'Kubernetes object')}" if objects else ", nor anything else that is checked"
     return (*lines, f"no engine command line found in {_count(len(bundle.files), 'file')}{rest}")
+
+
+def _needs(needs: Sequence[Need]) -> Iterator[str]:
+    if needs:
+        yield "needed in the cluster (docs/cluster.md says how to get it):"
+    for need in needs:
+        kinds: dict[str, list[str]] = {}
+        for each in need.objects:
+            kinds.setdefault(each.kind, []).append(each.name or "")
+        yield f"  {need.what}: " + "; ".join(f"{kind} {_some(names)}".rstrip() for kind, names in kinds.items())
 
 
 def _finding(finding: Finding, rest: Sequence[Finding]) -> Iterator[Text]:
