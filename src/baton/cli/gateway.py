@@ -24,14 +24,17 @@ def gateway(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     request_timeout_s: Annotated[float, typer.Option(help="The one deadline of a request, seconds.")] = 600.0,
     max_body_bytes: Annotated[int, typer.Option(help="Largest request body.")] = 32 << 20,
+    drain_s: Annotated[float, typer.Option(min=0, help="How long requests may go on after SIGTERM, seconds.")] = 10.0,
 ) -> None:
     """Serve running vLLM servers, baton's or anyone's, as one disaggregated deployment."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(workers, host, port, request_timeout_s, max_body_bytes))
+        runner.run(_serve(workers, host, port, request_timeout_s, max_body_bytes, drain_s))
 
 
-async def _serve(workers: Path, host: str, port: int, request_timeout_s: float, max_body_bytes: int) -> None:
+async def _serve(
+    workers: Path, host: str, port: int, request_timeout_s: float, max_body_bytes: int, drain_s: float
+) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
@@ -44,6 +47,7 @@ async def _serve(workers: Path, host: str, port: int, request_timeout_s: float, 
             started_at_s=time.time(),
             request_timeout_s=request_timeout_s,
             max_body_bytes=max_body_bytes,
+            grace_s=drain_s,
         ) as (serving, url):
             logging.getLogger("baton.gateway").info("listening on %s", url)
             asked = asyncio.create_task(stop.wait())
