@@ -14,6 +14,8 @@ import pytest
 from e2e.running import ROOT, Deployment, marked, wait_for
 from hypothesis import settings
 from ruamel.yaml import YAML
+from support import apiserver
+from support.apiserver import ApiServer
 
 # A test finds the same every time; HYPOTHESIS_PROFILE=search looks for what it has not seen yet.
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -57,3 +59,10 @@ def workers(deployment: Deployment) -> dict[str, dict[str, Any]]:
     """The workers file that `up` wrote, by worker name."""
     text = Path(deployment.status()["workers_file"]).read_text(encoding="utf-8")
     return {worker["name"]: worker for worker in YAML(typ="safe").load(text)["workers"]}
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A real Kubernetes API server that knows our custom kinds; skips where there is none to start."""
+    with apiserver.running(tmp_path_factory.mktemp("kubernetes")) as server:
+        yield server

@@ -14,7 +14,10 @@ from typer.core import TyperGroup
 
 from baton.base.errors import BatonError, ConfigError
 
-VERBS = ("check", "migrate", "up", "status", "logs", "down", "prove", "gateway", "schema", "version")
+VERBS = (
+    "check", "migrate", "settings", "render", "lock", "secret", "test",
+    "up", "status", "logs", "down", "prove", "gateway", "schema", "version",
+)  # fmt: skip
 _HIDDEN = ("supervise",)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from baton.base.errors import ConfigError
+from baton.cli.options import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +38,7 @@ def check(
     gpu: Annotated[
         str | None, typer.Option(help="GPU it will run on, such as h200, where the files do not say.")
     ] = None,
+    settings: Settings = None,
     form: Annotated[Format, typer.Option("--format", help="What to print.")] = "text",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     as_sarif: Annotated[bool, typer.Option("--sarif", help="The same as --format sarif.")] = False,
@@ -55,7 +57,7 @@ def check(
         return
     if as_json and as_sarif:
         raise ConfigError("--json and --sarif are two formats; give one")
-    report = _report(files or [], engine, gpu)
+    report = _report(files or [], engine, gpu, settings)
     _write(_rendered(report, "json" if as_json else "sarif" if as_sarif else form, quiet=quiet))
     raise typer.Exit(1 if _fails(report, fail_on) else 0)
 
@@ -86,18 +88,27 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(root, name) for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES)
 
 
-def _report(arguments: Sequence[str], engine: str | None, gpu: str | None) -> Report:
+def _report(arguments: Sequence[str], engine: str | None, gpu: str | None, settings: list[str] | None) -> Report:
     from baton.check import run  # noqa: PLC0415 - the rules, for those who run them
 
-    return run.check(_bundle(arguments, engine, _accelerator(gpu)))
+    return run.check(_bundle(arguments, engine, _accelerator(gpu), settings))
 
 
-def _bundle(arguments: Sequence[str], engine: str | None, accelerator: str | None) -> Bundle:
+def _bundle(
+    arguments: Sequence[str], engine: str | None, accelerator: str | None, settings: list[str] | None
+) -> Bundle:
     from baton.check.bundle import of_sources, read_bundle  # noqa: PLC0415 - as above
     from baton.check.text import Source  # noqa: PLC0415
 
     if not arguments:
         raise ConfigError("no file given: `baton check FILE...`, or - for standard input")
+    if settings:
+        if len(arguments) > 1 or arguments[0] == STDIN:
+            raise ConfigError("--set changes one recipe; give its file and no other")
+        from baton.cli.recipes import read_text  # noqa: PLC0415 - only with --set
+
+        sources = [Source(arguments[0], read_text(Path(arguments[0]), settings))]
+        return of_sources(sources, engine=engine, accelerator=accelerator)
     if STDIN not in arguments:
         return read_bundle(files_of(arguments), engine=engine, accelerator=accelerator)
     if len(arguments) > 1:
