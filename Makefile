@@ -1,5 +1,6 @@
 # make up      install baton with real vLLM into .venv and run recipes/tiny-local.yaml, proven, until Ctrl-C
 # make test    install everything and run all checks and all tests
+# make deploy  write deploy/ and the recipes' pages anew; the tests hold them equal
 # make check   only the checks that need no engine: ruff, mypy, import-linter
 # make clean   remove .venv and caches
 #
@@ -23,7 +24,7 @@ LOCKED := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test check lint clean
+.PHONY: help up test deploy check lint clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -33,6 +34,12 @@ up: .venv/.installed
 
 test: .venv/.installed-local lint
 	$(BIN)/python -m pytest
+
+deploy: .venv/.installed-dev
+	@for recipe in recipes/*.yaml; do $(BIN)/baton settings $$recipe > $${recipe%.yaml}.md.new && \
+	  mv $${recipe%.yaml}.md.new $${recipe%.yaml}.md || exit 1; done
+	@for recipe in recipes/deepseek-*.yaml; do for target in kubernetes dynamo dynamo-v1beta1; do \
+	  $(BIN)/baton render $$recipe --target $$target -o deploy/$$(basename $$recipe .yaml)/$$target || exit 1; done; done
 
 check: .venv/.installed-dev lint
 
