@@ -21,6 +21,7 @@ RUN_ELSEWHERE = {
     "make test": "what runs this test",
     ".venv/bin/baton down": "would end it; tests/e2e/test_expert_parallel.py",
     ".venv/bin/baton gateway": "runs until it is ended; test_attaching_a_gateway_by_hand",
+    ".venv/bin/baton secret": "needs a cluster; tests/unit/cli/test_secret.py",
     ".venv/bin/baton prove --model": "needs the ports of this run; tests/e2e/test_proof.py",
 }
 EXIT_CODES = {".venv/bin/baton check docs/broken.yaml": 1}
