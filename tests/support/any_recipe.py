@@ -99,7 +99,7 @@ _CLUSTER = _given(
     hf_secret=_given(name=_LABEL, key=st.sampled_from(["HF_TOKEN", "A", "_1"])),
     network_interface=st.sampled_from(["eth0", "1e3", "017", "net.1"]),
     rdma_resource=_QUALIFIED,
-    rdma_devices_per_node=st.integers(0, 16),
+    rdma_devices_per_node=st.integers(1, 16),
     shared_memory=_QUANTITY,
     cpu=_QUANTITY,
     memory=_QUANTITY,
@@ -113,7 +113,7 @@ _CLUSTER = _given(
         storage_class=_LABEL,
         read_bytes_per_s=st.integers(1, 10**12),
     ),
-)
+).map(lambda given: {"rdma_devices_per_node": 1, **given} if "rdma_resource" in given else given)
 
 
 @st.composite

@@ -14,6 +14,10 @@ from baton.recipe.document import Strict
 
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")]
 """a name that every kind of object takes, Services included (RFC 1035)"""
+ObjectName = Annotated[
+    str, StringConstraints(max_length=253, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$")
+]
+"""a name that most kinds of object take (RFC 1123 subdomain)"""
 Quantity = Annotated[
     str,
     BeforeValidator(lambda given: str(given) if type(given) is int else given),
@@ -52,12 +56,12 @@ def _no_dots_up(path: str) -> str:
 class ModelCache(Strict):
     """The volume that holds checkpoints, shared by all nodes."""
 
-    claim: DnsLabel = Field(default="model-cache", description="PersistentVolumeClaim, ReadWriteMany.")
+    claim: ObjectName = Field(default="model-cache", description="PersistentVolumeClaim, ReadWriteMany.")
     create: bool = Field(default=True, description="Render the claim; false where one is there already.")
     size: Quantity = Field(
         default="2000Gi", description="Room for both published checkpoints (0.7 and 0.4 TB), and more."
     )
-    storage_class: DnsLabel | None = Field(default=None, description="The cluster's default when not given.")
+    storage_class: ObjectName | None = Field(default=None, description="The cluster's default when not given.")
     mount_path: Annotated[MountPath, AfterValidator(_no_dots_up)] = "/model-cache"
     read_bytes_per_s: Annotated[int, Field(gt=0)] = Field(
         default=1_000_000_000, description="What one node reads from it, at worst; start-up probes wait accordingly."
@@ -67,7 +71,7 @@ class ModelCache(Strict):
 class HfSecret(Strict):
     """The Secret with the Hugging Face token; `baton secret` makes it, no file ever holds it."""
 
-    name: DnsLabel = "hf-token-secret"
+    name: ObjectName = "hf-token-secret"
     key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")] = "HF_TOKEN"
 
 
@@ -95,13 +99,15 @@ class Dynamo(Strict):
 class Cluster(Strict):
     """Names, sizes and places of one Kubernetes cluster."""
 
-    namespace: DnsLabel = "dynamo-system"
+    namespace: DnsLabel = Field(
+        default="dynamo-system", description="Lower-case letters, digits and hyphens, from a letter on."
+    )
     image: ImageRef | None = Field(
         default=None, description="The engine's image; vLLM's of the recipe's release when not given."
     )
     gateway_image: ImageRef = Field(default="baton:0.1.0", description="Built from the rendered Containerfile.")
     registry: Registry | None = Field(default=None, description="Put before every image: a mirror.")
-    image_pull_secrets: tuple[DnsLabel, ...] = Field(default=(), strict=False)
+    image_pull_secrets: tuple[ObjectName, ...] = Field(default=(), strict=False)
     gateway_replicas: Annotated[int, Field(gt=0, le=1000)] = 2
     model_cache: ModelCache = ModelCache()
     hf_secret: HfSecret = HfSecret()
@@ -122,3 +128,12 @@ class Cluster(Strict):
         default="monitoring", description="Namespace whose Prometheus scrapes the pods; no PodMonitors when null."
     )
     dynamo: Dynamo = Dynamo()
+
+    @model_validator(mode="after")
+    def _has_devices(self) -> Self:
+        if self.rdma_resource is not None and self.rdma_devices_per_node == 0:
+            raise ValueError(
+                f"rdma_devices_per_node: got 0 with rdma_resource {self.rdma_resource}: a pod would get no device, and "
+                "without one engines end at their start; say how many a pod gets, or set rdma_resource to null"
+            )
+        return self

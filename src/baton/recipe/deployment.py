@@ -6,24 +6,15 @@ data-parallel ranks and GPUs it owns, flags and environment are merged. Addresse
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from baton.base.errors import ConfigError
 from baton.recipe.cluster import Cluster
-from baton.recipe.recipe import (
-    Env,
-    Flags,
-    Gateway,
-    Hardware,
-    KvTransfer,
-    Model,
-    Pool,
-    Recipe,
-    Role,
-    TestRequest,
-)
+from baton.recipe.flags import Env, Flags
+from baton.recipe.recipe import Gateway, Hardware, KvTransfer, Model, Pool, Recipe, Role, TestRequest, load_recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +66,14 @@ class Deployment:
     def of_role(self, role: Role) -> tuple[EngineSpec, ...]:
         """The engines of one pool, in order."""
         return tuple(engine for engine in self.engines if engine.role is role)
+
+
+def load_deployment(path: Path, settings: Sequence[str] | None = None) -> Deployment:
+    """Read a recipe file with fields set by `--set`, and make every choice it leaves open.
+
+    Raises   ConfigError as `load_recipe` and `resolve` do
+    """
+    return resolve(load_recipe(path, settings), path.parent)
 
 
 def resolve(recipe: Recipe, folder: Path) -> Deployment:

@@ -43,12 +43,19 @@ def load(path: Path, kind: type[Document]) -> Document:
 
     Raises   ConfigError naming file, line, column, field, value and what is allowed, for every fault of the file
     """
+    return parse(read_text(path, kind.__name__), kind, source=str(path))
+
+
+def read_text(path: Path, kind: str) -> str:
+    """Read a file that should be of a kind, such as Recipe.
+
+    Raises   ConfigError for one that cannot be read
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot read it: {reason}; give the path of a {kind.__name__} file") from error
-    return parse(text, kind, source=str(path))
+        raise ConfigError(f"{path}: cannot read it: {reason}; give the path of a {kind} file") from error
 
 
 def parse(text: str, kind: type[Document], *, source: str) -> Document:
@@ -136,12 +143,27 @@ def _describe(fault: ErrorDetails, tree: Any, kind: type[BaseModel], source: str
     elif fault["type"] == "missing":
         problem = "missing; it has no default"
     else:
-        message = fault["msg"].removeprefix("Value error, ")
-        shown = repr(fault["input"])
+        shown = "null" if fault["input"] is None else repr(fault["input"])
+        message = _expected(fault, kind)
         problem = (
             message if fault["loc"] == () else f"got {shown if len(shown) < 80 else shown[:77] + '...'}: {message}"
         )
     return f"{source}:{line}:{column}: {field}: {problem}"
+
+
+def _expected(fault: ErrorDetails, kind: type[BaseModel]) -> str:
+    """What a value should be, in the words of YAML; for a text of the wrong form also what the field is."""
+    message, given = fault["msg"].removeprefix("Value error, "), fault["input"]
+    if fault["type"] in ("dict_type", "model_type"):
+        return "expected a mapping, such as {key: value}"
+    if fault["type"] in ("tuple_type", "list_type"):
+        return "expected a list, such as [a, b]"
+    if fault["type"] == "string_type" and isinstance(given, (int, float)):
+        return f"{message}; put it in quotes"
+    if fault["type"] == "string_pattern_mismatch":
+        field = _class_at(kind, fault["loc"][:-1]).model_fields.get(str(fault["loc"][-1]))
+        return f"{message} ({field.description})" if field is not None and field.description else message
+    return message
 
 
 def _position(node: Any, loc: tuple[int | str, ...]) -> tuple[int, int]:
@@ -157,13 +179,18 @@ def _position(node: Any, loc: tuple[int | str, ...]) -> tuple[int, int]:
 
 
 def _fields_at(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys allowed at `loc`, by walking the model classes."""
+    """The keys allowed at `loc`."""
+    return list(_class_at(kind, loc).model_fields)
+
+
+def _class_at(kind: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model class at `loc`, by walking from `kind`."""
     for part in loc:
         field = kind.model_fields.get(str(part))
         inner = next((t for t in _classes(field.annotation) if issubclass(t, BaseModel)), None) if field else None
         if inner is not None:
             kind = inner
-    return list(kind.model_fields)
+    return kind
 
 
 def _classes(annotation: Any) -> list[type]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from baton.recipe.document import Strict
+from baton.recipe.flags import EnvName, Flags
 
 _RANGE = re.compile(r"vllm-(\d+)\.(\d+)\.\.(\d+)\.(\d+)")
 
@@ -33,8 +34,8 @@ def _bounds(era: str) -> tuple[tuple[int, int], tuple[int, int]]:
 class Settings(Strict):
     """Flags and variables that go over those of the recipe; null takes one away."""
 
-    flags: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")], JsonValue] = Field(default={})
-    env: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str | None] = Field(default={})
+    flags: Flags = Field(default={})
+    env: dict[EnvName, str | None] = Field(default={})
 
 
 class Era(Strict):

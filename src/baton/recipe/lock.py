@@ -79,7 +79,12 @@ def load_lock(path: Path) -> Lock:
     """
     if not path.exists():
         raise ConfigError(f"{path}: there is no such lock; `baton lock` writes it beside the recipe")
-    return load(path, Lock)
+    try:
+        return load(path, Lock)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}\nmend it, or remove it and run `baton lock` (which knows no digests then)"
+        ) from error
 
 
 def dump_lock(lock: Lock) -> str:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from baton.base.errors import ConfigError
+from baton.recipe import document
+
+
+def read_text(path: Path, settings: Sequence[str] | None = None) -> str:
+    """Return a recipe file's text with fields set.
+
+    Raises   ConfigError for a file that cannot be read, and as `override` does
+    """
+    return override(document.read_text(path, "Recipe"), settings or (), source=str(path))
 
 
 def override(text: str, settings: Sequence[str], *, source: str) -> str:
@@ -22,7 +32,8 @@ def override(text: str, settings: Sequence[str], *, source: str) -> str:
         return text
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
-    yaml.width = 10_000
+    # Folded lines and characters that YAML takes for line ends would not be read back equal.
+    yaml.width, yaml.allow_unicode = 1 << 30, False
     try:
         tree = yaml.load(text)
     except (YAMLError, ValueError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -16,18 +17,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from baton.recipe.cluster import Cluster
-from baton.recipe.document import Strict, load
+from baton.recipe.document import Strict, parse
 from baton.recipe.era import Era
+from baton.recipe.flags import Env, Flags
+from baton.recipe.overrides import read_text
 
 RecipeName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """at most 40 characters from a letter on: Services, LeaderWorkerSets and their pods are named after it"""
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$")]
-FlagName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Positive = Annotated[int, Field(gt=0, lt=1 << 31)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Flags = dict[FlagName, JsonValue]
-Env = dict[EnvName, str]
 
 
 class Role(StrEnum):
@@ -151,7 +150,7 @@ class Recipe(Strict):
     """One disaggregated deployment as a person writes it."""
 
     baton: Literal[1] = Field(description="Version of the recipe format.")
-    name: RecipeName
+    name: RecipeName = Field(description="At most 40 lower-case letters, digits and hyphens, from a letter on.")
     description: str = ""
     run_on: tuple[str, ...] = Field(default=(), strict=False, description="Hardware it has really been run on.")
     model: Model
@@ -173,9 +172,9 @@ class Recipe(Strict):
         return hashlib.sha256(meaning.encode()).hexdigest()
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe file.
+def load_recipe(path: Path, settings: Sequence[str] | None = None) -> Recipe:
+    """Read a recipe file with fields set by `--set`.
 
     Raises   ConfigError naming file, line, field, value and what is allowed
     """
-    return load(path, Recipe)
+    return parse(read_text(path, settings), Recipe, source=str(path))

@@ -88,6 +88,7 @@ def load_workers(path: Path) -> WorkersFile:
 def dump_workers(workers: WorkersFile) -> str:
     """The YAML text of a workers file; `load_workers` reads it back equal."""
     yaml, out = YAML(), io.StringIO()
-    yaml.width = 10_000  # a URL stays on its line
+    # Folded lines and characters that YAML takes for line ends would not be read back equal.
+    yaml.width, yaml.allow_unicode = 1 << 30, False
     yaml.dump(workers.model_dump(mode="json", exclude_none=True), out)
     return out.getvalue()

@@ -118,6 +118,14 @@ def test_a_change_that_cannot_work_is_refused(recipe: str, old: str, new: str, m
     assert any(message in f.message for f in told), [f.message for f in told]
 
 
+def test_a_refusal_stands_at_the_field_that_it_names() -> None:
+    given = bundle(HOPPER, "roles.decode.dp_size=15")
+    (told,) = check(given).findings
+    assert told.message.startswith("roles.decode: dp_size 15 x tp_size 1 = 15 ranks")
+    text = given.files[0].source.text
+    assert text[told.span.start :].startswith("nodes: 2\n    gpus_per_node: 8\n    dp_size: 15")
+
+
 BF16_REPO = ("model.repo=somebody/DeepSeek-R1-BF16", "model.path=/model-cache/deepseek-r1-bf16")
 FP8_REPO = ("model.repo=deepseek-ai/DeepSeek-R1", "model.path=/model-cache/deepseek-r1", "model.quantization=fp8")
 

@@ -10,7 +10,7 @@ import pytest
 from baton.base.errors import ConfigError
 from baton.catalogue import engine as catalogue
 from baton.cli.lock import lock_of, lock_path, locked_deployment
-from baton.cli.recipes import read_deployment
+from baton.recipe.deployment import load_deployment
 from baton.recipe.lock import load_lock
 from baton.render import names
 
@@ -61,13 +61,14 @@ def test_a_second_lock_keeps_digests_and_bytes(recipe: Path) -> None:
 
 
 def test_a_digest_may_be_given_by_the_name_the_cluster_pulls(recipe: Path) -> None:
-    found = lock_of(recipe, ["cluster.registry=mirror.example"], None, {"mirror.example/vllm/vllm-openai:v0.32.0": A})
+    given = load_deployment(recipe, ["cluster.registry=mirror.example"])
+    found = lock_of(given, digests={"mirror.example/vllm/vllm-openai:v0.32.0": A})
     assert found.images["engine"].digest == A
     assert found.images["engine"].reference == "vllm/vllm-openai:v0.32.0"
 
 
 def test_a_release_without_a_catalogue_has_no_hash(recipe: Path) -> None:
-    assert lock_of(recipe, ["cluster.dynamo.version=9.9.9"]).dynamo.catalogue_sha256 is None
+    assert lock_of(load_deployment(recipe, ["cluster.dynamo.version=9.9.9"])).dynamo.catalogue_sha256 is None
 
 
 @pytest.mark.parametrize("digest", ["baton:0.1.0", f"={A}", "baton:0.1.0=sha256:12", f"baton:0.1.0={A} "])
@@ -81,7 +82,7 @@ def test_a_digest_that_is_none_is_refused_and_nothing_written(recipe: Path, dige
 def test_a_locked_deployment_pulls_by_digest_through_the_registry(recipe: Path) -> None:
     settings = ["cluster.registry=mirror.example"]
     baton("lock", recipe, "--set", settings[0], "--digest", f"vllm/vllm-openai:v0.32.0={B}")
-    found = locked_deployment(recipe, settings, read_deployment(recipe, settings))
+    found = locked_deployment(recipe, settings, load_deployment(recipe, settings))
     assert names.engine_image(found) == f"mirror.example/vllm/vllm-openai:v0.32.0@{B}"
     assert names.image(found, found.cluster.gateway_image) == "mirror.example/baton:0.1.0"
 
@@ -91,7 +92,7 @@ def test_all_drift_is_named_with_what_to_do(recipe: Path) -> None:
     recipe.write_text(RECIPE % ("1" * 40))
     settings = ["engine.version=0.31.0"]
     with pytest.raises(ConfigError) as refused:
-        locked_deployment(recipe, settings, read_deployment(recipe, settings))
+        locked_deployment(recipe, settings, load_deployment(recipe, settings))
     said = str(refused.value)
     for part in ("recipe: locked", "engine: locked vllm 0.32.0, now vllm 0.31.0", "model.revision", "image of engine"):
         assert part in said
@@ -100,4 +101,4 @@ def test_all_drift_is_named_with_what_to_do(recipe: Path) -> None:
 
 def test_without_a_lock_nothing_is_pinned(recipe: Path) -> None:
     with pytest.raises(ConfigError, match="no such lock"):
-        locked_deployment(recipe, None, read_deployment(recipe, None))
+        locked_deployment(recipe, None, load_deployment(recipe, None))

@@ -49,6 +49,30 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
         write(tmp_path / "f", {"a.yaml": OURS})
 
 
+def test_a_folder_in_the_way_of_a_file_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"b\.yaml is there and not rendered by baton; give another folder with -o"):
+        write(tmp_path, {"a.yaml": OURS, "b.yaml": OURS})
+    assert [path.name for path in tmp_path.iterdir()] == ["b.yaml"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_others_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(OURS)
+    (tmp_path / ".b.yaml.new").mkdir()  # as a full disk: the second file fails
+    with pytest.raises(ConfigError):
+        write(tmp_path, {"a.yaml": OURS + "b: 2\n", "b.yaml": OURS})
+    assert (tmp_path / "a.yaml").read_text() == OURS
+    assert not (tmp_path / ".a.yaml.new").exists()
+
+
+def test_what_is_no_error_is_counted_and_can_be_read(tmp_path: Path) -> None:
+    setting = "hardware.accelerator=h100-80gb"
+    done = baton("render", str(HOPPER), "-o", str(tmp_path), "--set", setting)
+    assert done.returncode == 0
+    assert f"1 warning; to read: baton check {HOPPER} --set {setting}\n" in done.stderr
+    assert baton("render", str(HOPPER), "-o", str(tmp_path)).stderr == ""
+
+
 def test_settings_reach_the_files() -> None:
     files = rendered(HOPPER, "kubernetes", ["cluster.namespace=serving", "cluster.model_cache.storage_class=fast"])
     assert "namespace: dynamo-system" not in "".join(files.values())

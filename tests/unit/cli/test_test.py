@@ -61,6 +61,12 @@ async def test_a_model_that_is_not_served_exits_1_and_says_what_is(tmp_path: Pat
     assert done.stdout.startswith("FAILS  models  tiny-r1, deepseek-ai/DeepSeek-R1 (expected other among /v1/models)")
 
 
+def test_nothing_at_the_url_exits_1_and_says_where_to_look() -> None:
+    done = baton("--url", "http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "is a deployment's gateway at http://127.0.0.1:1, and `kubectl port-forward` running?" in done.stdout
+
+
 async def test_what_a_server_says_cannot_steer_the_terminal() -> None:
     engine = FakeVllm("decode-0", Role.DECODE, Fabric())
     engine.faults.refuse = (500, b"\x1b[2J\x07gone")

@@ -191,12 +191,9 @@ def test_a_flag_that_a_field_decides_is_refused(flag: str, field: str) -> None:
 
 
 def test_underscores_are_no_way_around() -> None:
-    """vLLM takes both spellings, so both are caught."""
-    given = deployment()
-    engine = given.engines[0]
-    engine.flags["max_model_len"] = 5
-    with pytest.raises(ConfigError, match=r"'max_model_len'.*--max-model-len.*model.max_model_len"):
-        serve_command(given, engine, PLACE)
+    """vLLM takes both spellings of a flag, a recipe only one."""
+    with pytest.raises(ConfigError, match=r"roles\.prefill\.flags\.max_model_len"):
+        deployment(prefill="{flags: {max_model_len: 5}}")
 
 
 def test_lease_and_side_channel_have_one_home() -> None:

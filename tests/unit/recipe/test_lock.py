@@ -70,7 +70,10 @@ def test_a_lock_that_is_not_there_says_what_makes_it(tmp_path: Path) -> None:
 def test_a_lock_of_another_shape_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "r.lock"
     path.write_text(dump_lock(lock()).replace("lock: 1\n", "lock: 1\nimagez: {}\n"))
-    with pytest.raises(ConfigError, match=r"r\.lock:4:1: imagez: unknown key; did you mean 'images'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"r\.lock:4:1: imagez: unknown key; did you mean 'images'(.|\n)*or remove it and run `baton lock`",
+    ):
         load_lock(path)
 
 

@@ -89,7 +89,14 @@ def test_the_recipes_that_come_with_baton_are_read(name: str) -> None:
             edited("dtype: float32", "dtype: fp32"),
             "r.yaml:6:3: model.dtype: got 'fp32': Input should be 'float32', 'bfloat16' or 'float16'",
         ),
-        (edited("prefill: {}", "prefill: 3"), "r.yaml:15:3: roles.prefill: got 3: "),
+        (edited("prefill: {}", "prefill: 3"), "r.yaml:15:3: roles.prefill: got 3: expected a mapping, such as"),
+        (edited("prefill: {}", "prefill:"), "r.yaml:15:3: roles.prefill: got null: expected a mapping, such as"),
+        (edited("name: small", "name: small\nrun_on: a"), "r.yaml:3:1: run_on: got 'a': expected a list, such as"),
+        (
+            edited("version: 0.32.0", "version: 0.32"),
+            "r.yaml:9:3: engine.version: got 0.32: Input should be a valid string; put it in quotes",
+        ),
+        (edited("version: 0.32.0", "version: v1"), "(Release, such as 0.32.0.)"),
         (
             edited("prefill: {}", "prefill: {expert_parallel: 'yes'}"),
             "r.yaml:15:13: roles.prefill.expert_parallel: got 'yes'",
@@ -103,6 +110,14 @@ def test_the_recipes_that_come_with_baton_are_read(name: str) -> None:
         (
             edited("version: 0.32.0", "version: 0.32.0\n  env: {A: 1}"),
             "r.yaml:10:9: engine.env.A: got 1: Input should be a valid string",
+        ),
+        (
+            edited("version: 0.32.0", 'version: 0.32.0\n  env: {B: "", A: "a\\0"}'),
+            "r.yaml:10:16: engine.env.A: got 'a\\x00': no command line or file can hold a NUL",
+        ),
+        (
+            edited("name: m\n", 'name: m\n  aliases: [a, "\\ud83d"]\n'),
+            "r.yaml:5:16: model.aliases.1: got '\\ud83d': no command line or file can hold a NUL or half a surrogate",
         ),
         (edited("name: small", "name: small\nname: other"), "r.yaml:3:1: not valid YAML: found duplicate key"),
         (edited("name: small", "name: [small"), "not valid YAML"),

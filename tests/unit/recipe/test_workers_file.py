@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.any_recipe import TEXT
 
 from baton.base.errors import ConfigError
 from baton.recipe.document import parse
@@ -19,7 +20,7 @@ workers:
   - {name: d, role: decode, url: "http://10.0.0.2:8200", dp_ranks: [0, 1], nixl_port: 5600, weights: abc}
 """
 
-PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+PLAIN = TEXT.filter(bool)
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
 WORKERS = st.builds(
     Worker,

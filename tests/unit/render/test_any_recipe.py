@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ FIRST_RANK = ("--data-parallel-start-rank", "--data-parallel-rank")
 SHELLS = ("sh", "bash", "python3", "python")
 
 some = settings(
-    max_examples=int(os.environ.get("RENDER_EXAMPLES", "25")),
+    max_examples=25,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )

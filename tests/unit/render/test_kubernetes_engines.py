@@ -174,7 +174,8 @@ def test_pods_go_where_the_recipe_says() -> None:
     front = gateway(found)["spec"]["template"]["spec"]
     assert front["containers"][0]["image"] == "mirror.example:5000/x/baton:0.1.0"
     assert front["imagePullSecrets"] == [{"name": "regcred"}]
-    assert "tolerations" not in front
+    assert front["tolerations"] == spec["tolerations"]
+    assert "nodeSelector" not in front
 
 
 def test_a_value_of_every_taint_is_refused() -> None:
