@@ -210,6 +210,14 @@ def versions(engine: str) -> tuple[str, ...]:
     return tuple(sorted(_of(engine), key=version_key))
 
 
+def nearest(engine: str, stated: str) -> str | None:
+    """Return the release of the catalogue that stands for a stated one: itself, or another patch of its minor."""
+    known = versions(engine)
+    if stated in known:
+        return stated
+    return next((v for v in reversed(known) if version_key(v)[:2] == version_key(stated)[:2]), None)
+
+
 def load_engine(engine: str, version: str) -> EngineCatalogue:
     """Read the catalogue of one engine version.
 

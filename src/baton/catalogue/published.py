@@ -48,7 +48,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def values(self) -> dict[Where, str]:
         """The value of each part that has one."""
         both = self.published.get("both")
-        return {part: value for part in PARTS if (value := self.published.get(part, _of_both(part, both))) is not None}
+        found = {part: self.published.get(part, both if part in ("prefill", "decode") else None) for part in PARTS}
+        return {part: value for part, value in found.items() if value is not None}
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -90,7 +91,3 @@ def meanings() -> dict[tuple[Kind, str], Meaning]:
     """Read what settings do, by kind and name."""
     read = msgspec.json.decode(_MEANINGS.read_bytes(), type=tuple[Meaning, ...])
     return {(meaning.kind, meaning.name): meaning for meaning in read}
-
-
-def _of_both(part: Where, both: str | None) -> str | None:
-    return both if part in ("prefill", "decode") else None

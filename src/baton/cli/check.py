@@ -105,7 +105,7 @@ def _bundle(
     if settings:
         if len(arguments) > 1 or arguments[0] == STDIN:
             raise ConfigError("--set changes one recipe; give its file and no other")
-        from baton.cli.recipes import read_text  # noqa: PLC0415 - only with --set
+        from baton.recipe.overrides import read_text  # noqa: PLC0415 - only with --set
 
         sources = [Source(arguments[0], read_text(Path(arguments[0]), settings))]
         return of_sources(sources, engine=engine, accelerator=accelerator)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -14,9 +12,9 @@ from typing import Annotated
 import typer
 
 from baton.base.errors import ConfigError
+from baton.cli.files import replace
 from baton.cli.options import RecipePath, Settings
-from baton.cli.recipes import read_deployment
-from baton.recipe.deployment import Deployment
+from baton.recipe.deployment import Deployment, load_deployment
 from baton.recipe.lock import (
     SUFFIX,
     Lock,
@@ -49,11 +47,15 @@ def lock(
     """
     path = output if output is not None else lock_path(recipe)
     before = load_lock(path) if path.exists() else None
-    found = lock_of(recipe, settings, before, _given(digests or []))
-    _write(path, dump_lock(found))
+    deployment = load_deployment(recipe, settings)
+    found = lock_of(deployment, settings, before, _given(digests or []))
+    try:
+        replace(path, dump_lock(found))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot write it: {error.strerror}; choose another file with -o") from error
     print(f"{path}: {len(found.images) - len(found.unknown)} of {len(found.images)} images by digest")
     if found.unknown:
-        _explain(recipe, settings, found)
+        _explain(deployment, found, _again(recipe, settings))
 
 
 def lock_path(recipe: Path) -> Path:
@@ -62,16 +64,18 @@ def lock_path(recipe: Path) -> Path:
 
 
 def lock_of(
-    recipe: Path, settings: list[str] | None, before: Lock | None = None, digests: Mapping[str, str] | None = None
+    deployment: Deployment,
+    settings: Sequence[str] | None = None,
+    before: Lock | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> Lock:
-    """Return the lock a recipe has now; digests are those given, else those of the lock before.
+    """Return the lock that a recipe's deployment has now; digests are those given, else those of the lock before.
 
-    Raises   ConfigError for a recipe that cannot be read, or a digest of an image that it does not use
+    Raises   ConfigError for a digest of an image that it does not use
     """
     from baton.catalogue.engine import file_sha256  # noqa: PLC0415 - not for --help
     from baton.render.names import image, references  # noqa: PLC0415 - as above
 
-    deployment = read_deployment(recipe, settings)
     engine, dynamo = deployment.engine_name, deployment.cluster.dynamo.version
     used = references(deployment)
     plain = {image(deployment, reference): reference for reference in used.values()}
@@ -98,7 +102,7 @@ def locked_deployment(recipe: Path, settings: list[str] | None, deployment: Depl
     """
     path = lock_path(recipe)
     locked = load_lock(path)
-    differs = drift(locked, lock_of(recipe, settings, locked))
+    differs = drift(locked, lock_of(load_deployment(recipe, settings), settings, locked))
     if differs:
         lines = "".join(f"\n  {line}" for line in differs)
         raise ConfigError(
@@ -117,11 +121,10 @@ def _given(digests: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _explain(recipe: Path, settings: list[str] | None, found: Lock) -> None:
+def _explain(deployment: Deployment, found: Lock, again: str) -> None:
     """Say which digests are not known, and how to give them."""
     from baton.render.names import image  # noqa: PLC0415 - not for --help
 
-    deployment = read_deployment(recipe, settings)
     print("Not known, so not pinned; any of these prints a digest:")
     for reference in found.unknown:
         pulled = image(deployment, reference)
@@ -129,24 +132,8 @@ def _explain(recipe: Path, settings: list[str] | None, found: Lock) -> None:
         print(f"    docker buildx imagetools inspect {pulled} --format '{{{{.Manifest.Digest}}}}'")
         print(f"    crane digest {pulled}")
         print(f"    skopeo inspect --format '{{{{.Digest}}}}' docker://{pulled}")
-    print(f"Then: {_again(recipe, settings)} --digest {found.unknown[0]}=sha256:...")
+    print(f"Then: {again} --digest {found.unknown[0]}=sha256:...")
 
 
 def _again(recipe: Path, settings: list[str] | None) -> str:
     return shlex.join(["baton", "lock", str(recipe), *(word for each in settings or () for word in ("--set", each))])
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file in one step: a reader sees the old lock or the new one, whole."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-                out.write(text)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot write it: {error.strerror}; choose another file with -o") from error

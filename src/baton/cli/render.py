@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 from baton.base.errors import ConfigError
+from baton.cli.files import aside
 from baton.cli.options import RecipePath, Settings
-from baton.cli.recipes import read_recipe, read_text
 from baton.recipe.deployment import resolve
+from baton.recipe.overrides import read_text
+from baton.recipe.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from baton.recipe.deployment import Deployment
@@ -71,36 +77,40 @@ def write(folder: Path, files: Mapping[str, str]) -> int:
 
     try:
         old = _texts(folder)
-        foreign = [name for name in files if name in old and MARK not in old[name]]
+        foreign = [name for name in files if (name in old and MARK not in old[name]) or (folder / name).is_dir()]
         if foreign:
             raise ConfigError(
                 f"{folder}: {', '.join(foreign)} is there and not rendered by baton; give another folder with -o"
             )
         changed = {name: text for name, text in files.items() if old.get(name) != text}
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in changed.items():
-            _replace(folder / name, text)
+        _replace_together(folder, changed)
         for name, text in old.items():
             if name not in files and MARK in text:
                 (folder / name).unlink()
     except OSError as error:
-        raise ConfigError(f"{error.filename or folder}: cannot write it: {error.strerror}") from error
+        raise ConfigError(f"{folder}: cannot write it: {error.strerror}; give another folder with -o") from error
     return len(changed)
 
 
 def _deployment(recipe: Path, target: Target, settings: list[str] | None, *, locked: bool) -> Deployment:
-    read = read_recipe(recipe, settings)
-    if target in ("dynamo", "dynamo-v1beta1"):
-        from baton.render.dynamo import vllm_of  # noqa: PLC0415 - as above
-
-        version = vllm_of(read.cluster.dynamo.version)
-        read = read.model_copy(update={"engine": read.engine.model_copy(update={"version": version})})
-    deployment = resolve(read, recipe.parent)
+    read = load_recipe(recipe, settings)
+    engine = read.engine.model_copy(update={"version": _engine_version(read, target)})
+    deployment = resolve(read.model_copy(update={"engine": engine}), recipe.parent)
     if not locked:
         return deployment
     from baton.cli.lock import locked_deployment  # noqa: PLC0415 - only when asked for
 
     return locked_deployment(recipe, settings, deployment)
+
+
+def _engine_version(recipe: Recipe, target: Target) -> str:
+    """The recipe's own release, but for Dynamo, whose images hold a vLLM of theirs."""
+    if target in ("kubernetes", "local"):
+        return recipe.engine.version
+    from baton.engine.dynamo import vllm_of  # noqa: PLC0415 - one target a run
+
+    return vllm_of(recipe.cluster.dynamo.version)
 
 
 def _is_sound(recipe: Path, settings: list[str] | None, target: Target) -> bool:
@@ -110,13 +120,19 @@ def _is_sound(recipe: Path, settings: list[str] | None, target: Target) -> bool:
     from baton.check.run import check, harm_of  # noqa: PLC0415
     from baton.check.text import Source  # noqa: PLC0415
 
-    read, engine = read_recipe(recipe, settings), None
-    if target in ("dynamo", "dynamo-v1beta1"):
-        from baton.render.dynamo import vllm_of  # noqa: PLC0415
-
-        engine = f"vllm-{vllm_of(read.cluster.dynamo.version)}"
+    read = load_recipe(recipe, settings)
+    version = _engine_version(read, target)
+    engine = f"vllm-{version}" if version != read.engine.version else None
     report = check(of_sources([Source(str(recipe), read_text(recipe, settings))], engine=engine))
-    if all(harm_of(finding).severity != "error" for finding in report.findings):
+    found = Counter(harm_of(finding).severity for finding in report.findings)
+    if not found["error"]:
+        if found:
+            words = ["baton", "check", str(recipe), *(word for each in settings or () for word in ("--set", each))]
+            words += ["--engine", engine] if engine else []
+            count = ", ".join(
+                f"{n} {severity}{'s' if n > 1 else ''}" for severity, n in sorted(found.items(), reverse=True)
+            )
+            print(f"{recipe}: {count}; to read: {shlex.join(words)}", file=sys.stderr)
         return True
     from rich.console import Console  # noqa: PLC0415
 
@@ -124,18 +140,18 @@ def _is_sound(recipe: Path, settings: list[str] | None, target: Target) -> bool:
     return False
 
 
+def _replace_together(folder: Path, files: Mapping[str, str]) -> None:
+    """Write all files before the first takes its place, so that a full disk changes none."""
+    with ExitStack() as written:
+        new = {
+            name: written.enter_context(aside(folder / name, text, mode=0o755 if text.startswith("#!") else 0o644))
+            for name, text in files.items()
+        }
+        for name, path in new.items():
+            path.replace(folder / name)
+
+
 def _texts(folder: Path) -> dict[str, str]:
     """The files that lie in a folder; renders have no folders of their own."""
     found = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     return {path.name: path.read_text("utf-8", "replace") for path in found}
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one step: a reader sees the old text or the new."""
-    aside = path.with_name(f".{path.name}.new")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.chmod(0o755 if text.startswith("#!") else 0o644)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

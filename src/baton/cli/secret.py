@@ -45,12 +45,12 @@ def secret(
     Before or after `kubectl apply -k`, as you like: a missing namespace is made, and a download that has started
     waits for the Secret. Exits 1 with kubectl's own words if the cluster refuses, 2 if the token won't do.
     """
-    from baton.cli.recipes import read_deployment  # noqa: PLC0415 - not for --help
+    from baton.recipe.deployment import load_deployment  # noqa: PLC0415 - not for --help
     from baton.render.documents import document  # noqa: PLC0415 - as above
     from baton.render.secret import hidden, holding  # noqa: PLC0415 - as above
 
     chosen = [*(settings or []), *([f"cluster.namespace={namespace}"] if namespace is not None else [])]
-    deployment = read_deployment(recipe, chosen)
+    deployment = load_deployment(recipe, chosen)
     token = _checked(_from_stdin() if stdin else _from_env(from_env), "standard input" if stdin else from_env)
     if dry_run:
         print(document(deployment, [hidden(deployment)]), end="")

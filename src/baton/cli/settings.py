@@ -36,11 +36,11 @@ def settings_page(path: Path, settings: list[str] | None = None) -> str:
 
     Raises   ConfigError for a recipe that is none, that cannot be rendered, or whose release the catalogue lacks
     """
-    from baton.cli.recipes import read_recipe  # noqa: PLC0415 - pydantic, for those who run it
-    from baton.recipe.deployment import resolve  # noqa: PLC0415
+    from baton.recipe.deployment import resolve  # noqa: PLC0415 - pydantic, for those who run it
+    from baton.recipe.recipe import load_recipe  # noqa: PLC0415
     from baton.render.settings import page  # noqa: PLC0415
 
-    recipe = read_recipe(path, settings)
+    recipe = load_recipe(path, settings)
     deployment = resolve(recipe, path.parent)
     return page(recipe, deployment, _rooms(path, settings, deployment))
 
@@ -50,7 +50,7 @@ def _rooms(path: Path, settings: list[str] | None, deployment: Deployment) -> Ma
     from baton.check.bundle import of_sources  # noqa: PLC0415 - the reader, for those who run it
     from baton.check.facts import capacity  # noqa: PLC0415
     from baton.check.text import Source  # noqa: PLC0415
-    from baton.cli.recipes import read_text  # noqa: PLC0415
+    from baton.recipe.overrides import read_text  # noqa: PLC0415
     from baton.recipe.recipe import Role  # noqa: PLC0415
     from baton.render.overview import Room  # noqa: PLC0415
 

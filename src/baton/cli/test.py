@@ -13,7 +13,7 @@ from baton.base.errors import ConfigError
 from baton.cli.options import Settings
 from baton.engine.origin import Origin
 from baton.prove.request import Outcome, send_request
-from baton.recipe.recipe import TestRequest
+from baton.recipe.recipe import TestRequest, load_recipe
 
 
 def test(
@@ -33,6 +33,8 @@ def test(
     model, request = _request(recipe, settings)
     outcome = asyncio.run(send_request(origin, request, model, timeout_s=timeout_s))
     _print(outcome)
+    if not outcome.ok and outcome.checks[-1].name == "models: status":
+        print(f"nothing more was asked: is a deployment's gateway at {url}, and `kubectl port-forward` running?")
     raise typer.Exit(0 if outcome.ok else 1)
 
 
@@ -53,9 +55,7 @@ def _request(recipe: Path | None, settings: list[str] | None) -> tuple[str | Non
         if settings:
             raise ConfigError("--set changes fields of a recipe; give the recipe too")
         return None, TestRequest()
-    from baton.cli.recipes import read_recipe  # noqa: PLC0415 - only with a recipe
-
-    found = read_recipe(recipe, settings)
+    found = load_recipe(recipe, settings)
     return found.model.name, found.test
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import subprocess
 import time
 from dataclasses import replace
@@ -17,7 +18,6 @@ from rich.console import Console
 from baton.base.errors import BatonError, ConfigError, WorkerError
 from baton.cli.machine import StateDir, state_root, this_machine
 from baton.cli.options import RecipePath, Settings
-from baton.cli.recipes import read_deployment
 from baton.local import extra, gpu_engine, gpus, install
 from baton.local.clock import Clock
 from baton.local.log_lines import last_lines
@@ -27,7 +27,7 @@ from baton.local.session import Machine, end_run, supervise
 from baton.local.state import State
 from baton.prove.report import print_verdict
 from baton.prove.run import prove_deployment
-from baton.recipe.deployment import Deployment
+from baton.recipe.deployment import Deployment, load_deployment
 from baton.recipe.workers import WorkersFile, load_workers
 
 BIG_NAME = "deepseek-ai/DeepSeek-R1"
@@ -76,7 +76,7 @@ def deployment_of(recipe: Path, port: int | None, settings: list[str] | None) ->
 
     Raises   ConfigError
     """
-    deployment = read_deployment(recipe, settings)
+    deployment = load_deployment(recipe, settings)
     if port is None:
         return deployment
     return replace(deployment, gateway=deployment.gateway.model_copy(update={"port": port}))
@@ -126,13 +126,13 @@ def curl_command(deployment: Deployment, gateway_url: str) -> str:
     model = deployment.model
     body = {
         "model": BIG_NAME if BIG_NAME in model.aliases else model.name,
-        "messages": [{"role": "user", "content": "Say hello!"}],
-        "max_tokens": 64,
+        "messages": [{"role": "user", "content": deployment.test.prompt}],
+        "max_tokens": deployment.test.max_tokens,
     }
     return (
         f"curl -sS {address}/v1/chat/completions -H 'Content-Type: application/json' "
         "-H 'Authorization: Bearer dummy' \\\n"
-        f"  -d '{json.dumps(body, separators=(',', ':'))}'"
+        f"  -d {shlex.quote(json.dumps(body, separators=(',', ':')))}"
     )
 
 

@@ -5,7 +5,7 @@ A pure function of the Deployment, one EngineSpec of it, and the Place a target 
 recipe exist.
 
 Invariant: a flag that a typed field of the recipe decides is written here and nowhere else. A recipe that gives such a
-flag by hand (either spelling, abbreviated or negated) is refused, so that a recipe's fields can be believed.
+flag by hand (abbreviated or negated too) is refused, so that a recipe's fields can be believed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from baton.base.errors import BugError, ConfigError
-from baton.catalogue.engine import EngineCatalogue, load_engine, version_key, versions
+from baton.catalogue.engine import EngineCatalogue, load_engine, nearest
 from baton.recipe.deployment import Deployment, EngineSpec
 from baton.recipe.recipe import Model, Role
 
@@ -111,7 +111,7 @@ def serve_command(deployment: Deployment, engine: EngineSpec, place: Place) -> C
 
 def _refuse_owned(deployment: Deployment, engine: EngineSpec) -> None:
     for flag in engine.flags:
-        name = flag.replace("_", "-").removeprefix("no-")
+        name = flag.removeprefix("no-")
         # argparse takes an unambiguous beginning for the whole flag; no real flag is a beginning of one of ours.
         owned = name if name in FIELD_OF_FLAG else next((own for own in FIELD_OF_FLAG if own.startswith(name)), None)
         if owned is not None:
@@ -191,8 +191,8 @@ def _kv_transfer(deployment: Deployment, engine: EngineSpec) -> dict[str, Any]:
 @cache
 def _release(version: str) -> EngineCatalogue | None:
     """What a release accepts, or another patch of its minor; None for one that the catalogue has no patch of."""
-    of_minor = [known for known in versions("vllm") if version_key(known)[:2] == version_key(version)[:2]]
-    return load_engine("vllm", version if version in of_minor else of_minor[-1]) if of_minor else None
+    known = nearest("vllm", version)
+    return load_engine("vllm", known) if known is not None else None
 
 
 def _with_defaults(engine: EngineSpec) -> Mapping[str, JsonValue]:
@@ -204,7 +204,7 @@ def _with_defaults(engine: EngineSpec) -> Mapping[str, JsonValue]:
     defaults: dict[str, JsonValue] = {"api-server-count": 1} if engine.dp_size > 1 else {}
     if engine.load_balancing == "internal" and engine.node_rank > 0:
         defaults = {}
-    return {**defaults, **{name.replace("_", "-"): value for name, value in engine.flags.items()}}
+    return {**defaults, **engine.flags}
 
 
 def _flag(name: str, value: JsonValue) -> list[str]:

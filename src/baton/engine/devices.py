@@ -13,8 +13,8 @@ _ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """numbers GPUs as nvidia-smi does; without it CUDA puts the fastest first"""
 
 
-def visible_devices(deployment: Deployment, available: Sequence[str]) -> Mapping[str, str]:
-    """Return the value of CUDA_VISIBLE_DEVICES for every engine that takes GPUs, by its name.
+def device_env(deployment: Deployment, available: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+    """Return the environment that gives every engine its GPUs, by the engine's name; engines on a CPU have none.
 
     available: the machine's GPUs, by number. Engines take them in order, prefill first, and share none.
 
@@ -33,16 +33,9 @@ def visible_devices(deployment: Deployment, available: Sequence[str]) -> Mapping
     chosen = {}
     for engine in deployment.engines:
         if engine.num_gpus:
-            chosen[engine.name], rest = ",".join(rest[: engine.num_gpus]), rest[engine.num_gpus :]
+            chosen[engine.name] = {**_ORDER, VISIBLE: ",".join(rest[: engine.num_gpus])}
+            rest = rest[engine.num_gpus :]
     return chosen
-
-
-def device_env(deployment: Deployment, available: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
-    """Return the environment that gives every engine its GPUs, by the engine's name.
-
-    Raises   ConfigError as `visible_devices` does
-    """
-    return {name: {**_ORDER, VISIBLE: devices} for name, devices in visible_devices(deployment, available).items()}
 
 
 def _refuse_several_nodes(deployment: Deployment) -> None:

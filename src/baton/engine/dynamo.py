@@ -12,13 +12,11 @@ deploy/operator/internal/dynamo/backend_vllm.go: what it adds to the command lin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import JsonValue
-
 from baton.base.errors import BugError, ConfigError
-from baton.catalogue.engine import EngineCatalogue, load_engine, version_key, versions
+from baton.catalogue.engine import EngineCatalogue, load_engine, nearest
 from baton.engine.command import Place, serve_command
 from baton.recipe.deployment import Deployment, EngineSpec
 from baton.recipe.recipe import Role
@@ -138,7 +136,7 @@ def _role(program: EngineCatalogue, engine: EngineSpec) -> list[str]:
     if _MODE in program.flags:
         return [_MODE, engine.role]
     flags = [f"--is-{engine.role}-worker", "--connector", "none"]
-    if engine.tp_size == 1 and "distributed-executor-backend" not in _by_hand(engine):
+    if engine.tp_size == 1 and "distributed-executor-backend" not in engine.flags:
         flags += ["--distributed-executor-backend", "mp"]
     return flags
 
@@ -148,29 +146,24 @@ def _kv_events(deployment: Deployment, engine: EngineSpec) -> list[str]:
 
     Decode workers are not chosen by prefix: their KV comes from prefill.
     """
-    if engine.role is not Role.PREFILL or "kv-events-config" in _by_hand(engine) or not routes_by_kv(deployment):
+    if engine.role is not Role.PREFILL or "kv-events-config" in engine.flags or not routes_by_kv(deployment):
         return []
     config = {"enable_kv_cache_events": True, "publisher": "zmq", "endpoint": f"tcp://*:{KV_EVENTS_PORT}"}
     return ["--kv-events-config", json.dumps(config, separators=(",", ":"))]
 
 
 def _caches_prefixes(engine: EngineSpec) -> bool:
-    flags = _by_hand(engine)
+    flags = engine.flags
     return flags.get("enable-prefix-caching") is not False and flags.get("no-enable-prefix-caching") is not True
-
-
-def _by_hand(engine: EngineSpec) -> Mapping[str, JsonValue]:
-    return {name.replace("_", "-"): value for name, value in engine.flags.items()}
 
 
 def _inner(deployment: Deployment) -> EngineCatalogue:
     """The catalogue of the vLLM inside: of its own release, else of the newest of the same minor."""
     stated = deployment.engine_version
-    known = [each for each in versions("vllm") if version_key(each)[:2] == version_key(stated)[:2]]
-    return load_engine("vllm", stated if stated in known or not known else known[-1])
+    return load_engine("vllm", nearest("vllm", stated) or stated)
 
 
-def _options(words: Sequence[str]) -> Iterator[Iterable[str]]:
+def _options(words: Sequence[str]) -> Iterator[Sequence[str]]:
     """A command line's options, each with the values behind it."""
     starts = [at for at, word in enumerate(words) if word.startswith("--")]
     for start, end in zip(starts, [*starts[1:], len(words)], strict=True):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from baton.base.errors import ConfigError
 from baton.catalogue.hardware import load_accelerator
-from baton.engine.devices import VISIBLE, visible_devices
+from baton.engine.devices import VISIBLE, device_env
 from baton.recipe.deployment import Deployment
 
 QUERY = ("--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits")
@@ -111,7 +111,7 @@ def fit(deployment: Deployment, gpus: Sequence[Gpu]) -> str:
             f"that nvidia-smi or {VISIBLE} shows; the nearest that runs here is recipes/tiny-local.yaml, and for "
             "Kubernetes there is `baton render`"
         )
-    visible_devices(deployment, [gpu.index for gpu in gpus])
+    device_env(deployment, [gpu.index for gpu in gpus])  # refuses too few
     wanted = load_accelerator(accelerator)
     taken = gpus[:needed]
     for gpu in taken:

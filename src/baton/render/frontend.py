@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from baton.engine.one_machine import gateway_arguments
 from baton.recipe.deployment import Deployment
 from baton.recipe.workers import dump_workers
 from baton.render import addresses, model_cache, names, pods, probes
@@ -70,15 +72,18 @@ def _deployment(deployment: Deployment, about: Mapping[str, Any], workers_sha256
 
 
 def _pod(deployment: Deployment, labels: Mapping[str, str]) -> Mapping[str, Any]:
+    """The gateway's pod: it may run where engines may, for a cluster can consist of their tainted nodes alone."""
     spread = {
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": labels},
     }
+    tolerations = [model_cache.toleration(each) for each in deployment.cluster.tolerations]
     return {
         **pods.base(deployment, names.frontend(deployment)),
         "terminationGracePeriodSeconds": _UNLISTED_S + _drain_s(deployment) + _TEARDOWN_S,
+        **({"tolerations": tolerations} if tolerations else {}),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
@@ -95,9 +100,8 @@ def _pod(deployment: Deployment, labels: Mapping[str, str]) -> Mapping[str, Any]
 
 
 def _container(deployment: Deployment) -> Mapping[str, Any]:
-    gateway = deployment.gateway
-    argv = ["gateway", "--workers", f"{_FOLDER}/{_FILE}", "--host", "0.0.0.0", "--port", str(names.HTTP_PORT)]
-    argv += ["--request-timeout-s", str(gateway.request_timeout_s), "--max-body-bytes", str(gateway.max_body_bytes)]
+    here = deployment.gateway.model_copy(update={"host": "0.0.0.0", "port": names.HTTP_PORT})
+    argv = [*gateway_arguments(replace(deployment, gateway=here), f"{_FOLDER}/{_FILE}")]
     argv += ["--drain-s", str(_drain_s(deployment))]
     return {
         "name": "gateway",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baton.base.errors import ConfigError
-from baton.catalogue.engine import load_engine
 from baton.check.commands import arguments, versions
 from baton.check.commands.launch import Launch
 from baton.check.edits import entries
@@ -26,11 +25,14 @@ if TYPE_CHECKING:
 
 _PLACE_ENV = ("VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT")
 _AT = re.compile(r":(?P<line>\d+):(?P<column>\d+): (?P<message>.*)$")
+_FIELD = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*(?=: )")
+"""what a fault of the whole recipe begins with"""
 
 
 def launches(source: Source, document: Node, override: tuple[str, str] | None) -> tuple[list[Launch], list[Fault]]:
     """Return one launch for each role of a recipe; for one that cannot be used no launch, but its faults."""
     from baton.engine.command import Place, serve_command  # noqa: PLC0415 - pydantic, for recipes alone
+    from baton.engine.dynamo import vllm_of  # noqa: PLC0415
     from baton.recipe.deployment import resolve  # noqa: PLC0415
     from baton.recipe.document import parse  # noqa: PLC0415
     from baton.recipe.recipe import Recipe  # noqa: PLC0415
@@ -38,7 +40,8 @@ def launches(source: Source, document: Node, override: tuple[str, str] | None) -
     found = []
     try:
         recipe = parse(source.text, Recipe, source="")
-        stated = _vllm_of(*override) if override else recipe.engine.version
+        package, release = override or ("vllm", recipe.engine.version)
+        stated = vllm_of(release) if package == "dynamo" else release
         said = f"--engine {'-'.join(override)}" if override else "the recipe's engine.version"
         recipe = recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"version": stated})})
         deployment = resolve(recipe, Path(source.name).parent)
@@ -63,12 +66,6 @@ def launches(source: Source, document: Node, override: tuple[str, str] | None) -
     return found, []
 
 
-def _vllm_of(package: str, version: str) -> str:
-    """The vLLM release meant by a package and its release: dynamo's is the one it embeds."""
-    inner = load_engine("dynamo.vllm", version).takes_engine_flags_of if package != "vllm" else None
-    return inner.version if inner is not None and inner.version else version
-
-
 def _homes(holds: Sequence[bool], role: str) -> tuple[str, ...]:
     """The paths whose `flags` and `env` decide for a role, the one that wins first: eras, the role's, the engine's."""
     eras = [index for index, in_era in enumerate(holds) if in_era]
@@ -84,7 +81,7 @@ def _words(argv: tuple[str, ...], document: Node, role: str, homes: Sequence[str
             entry = _by_hand(document, homes, word[2:].removeprefix("no-"), word[2:])
             at = (entry.key.span, entry.value) if entry else _place(document, role, word[2:].removeprefix("no-"))
             key = entry.key.text if entry else None
-            is_here = key is not None and word.endswith(key.value.replace("_", "-"))
+            is_here = key is not None and word.endswith(key.value)
             yield Word(entries.as_word(word, key) if key is not None and is_here else Text.at(word, at[0]), at[0])
             continue
         value = at[1]
@@ -97,8 +94,8 @@ def _by_hand(document: Node, homes: Sequence[str], name: str, written: str) -> t
     """Where a recipe gives a flag among its flags."""
     for home in homes:
         flags = tree.mapping(document, f"{home}.flags")
-        for key in flags.entries if flags is not None else ():
-            if flags is not None and key.replace("_", "-") in (written, name):
+        for key in (written, name):
+            if flags is not None and key in flags.entries:
                 return flags.entries[key]
     return None
 
@@ -147,6 +144,7 @@ def _span(document: Node, path: str) -> Span:
 def _fault(source: Source, document: Node, line: str) -> Fault:
     found = _AT.match(line)
     if found is None:
-        return Fault(_span(document, "roles"), line)
+        field = _FIELD.match(line)
+        return Fault(_span(document, field[0] if field is not None else "roles"), line)
     start = source.offset(int(found["line"]), int(found["column"]))
     return Fault(source.span(start, start + 1), found["message"])

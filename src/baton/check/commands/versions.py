@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from baton.base.errors import ConfigError
-from baton.catalogue.engine import EngineCatalogue, embedding, load_engine, version_key, versions
+from baton.catalogue.engine import EngineCatalogue, embedding, load_engine, nearest, version_key, versions
 from baton.check.commands.launch import Version
 from baton.check.text import Span, Text
 
@@ -70,14 +70,6 @@ def parse_engine(text: str) -> tuple[str, str]:
 
 
 @cache
-def nearest(engine: str, stated: str) -> str | None:
-    """Return the release of the catalogue that stands for a stated one: itself, or another patch of its minor."""
-    known = versions(engine)
-    if stated in known:
-        return stated
-    return next((v for v in reversed(known) if version_key(v)[:2] == version_key(stated)[:2]), None)
-
-
 def known(engine: str, package: str, stated: str, span: Span | None, where: str) -> Version:
     """Return the version of an engine when a package and release are stated; `where` says by what ("the image tag")."""
     if package == "vllm" and engine in DYNAMO:
