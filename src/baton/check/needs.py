@@ -118,6 +118,17 @@ def _of_storage(bundle: Bundle) -> Iterator[tuple[str, Object]]:
             yield f"a PersistentVolumeClaim {name}, which no file here makes", owner
 
 
+def _of_images(bundle: Bundle) -> Iterator[tuple[str, Object]]:
+    """The gateway's image, which nobody publishes: by a name without a registry no node finds it."""
+    for container, owner in _containers(bundle):
+        image = known(container.image)
+        if image is not None and "/" not in image and [word.value for word in container.command or ()] == ["baton"]:
+            what = (
+                f"the gateway's image {image} in a registry of yours: build it from the rendered Containerfile, push it"
+            )
+            yield f"{what}, and set cluster.gateway_image", owner
+
+
 def _of_secrets(bundle: Bundle) -> Iterator[tuple[str, Object]]:
     makers = [found for kind in _SECRET_MAKERS for found in bundle.manifests.of_kind(kind)]
     made = {found.name for found in makers}
@@ -173,5 +184,6 @@ _READERS: tuple[Callable[[Bundle], Iterator[tuple[str, Object]]], ...] = (
     _of_devices,
     _of_ibgda,
     _of_storage,
+    _of_images,
     _of_secrets,
 )

@@ -73,11 +73,9 @@ def write(folder: Path, files: Mapping[str, str]) -> int:
 
     Raises   ConfigError if a file that baton did not render is in the way, or the folder cannot be written
     """
-    from baton.render.documents import MARK  # noqa: PLC0415 - not for --help
-
     try:
         old = _texts(folder)
-        foreign = [name for name in files if (name in old and MARK not in old[name]) or (folder / name).is_dir()]
+        foreign = [name for name in files if (name in old and not _is_ours(old[name])) or (folder / name).is_dir()]
         if foreign:
             raise ConfigError(
                 f"{folder}: {', '.join(foreign)} is there and not rendered by baton; give another folder with -o"
@@ -86,7 +84,7 @@ def write(folder: Path, files: Mapping[str, str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         _replace_together(folder, changed)
         for name, text in old.items():
-            if name not in files and MARK in text:
+            if name not in files and _is_ours(text):
                 (folder / name).unlink()
     except OSError as error:
         raise ConfigError(f"{folder}: cannot write it: {error.strerror}; give another folder with -o") from error
@@ -149,6 +147,13 @@ def _replace_together(folder: Path, files: Mapping[str, str]) -> None:
         }
         for name, path in new.items():
             path.replace(folder / name)
+
+
+def _is_ours(text: str) -> bool:
+    """Tell whether baton rendered a file: its header is the first line, or the second of a script."""
+    from baton.render.documents import MARK  # noqa: PLC0415 - not for --help
+
+    return any(line.startswith(MARK) for line in text.split("\n", 2)[:2])
 
 
 def _texts(folder: Path) -> dict[str, str]:

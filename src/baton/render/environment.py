@@ -30,9 +30,9 @@ def network(deployment: Deployment) -> Mapping[str, str]:
     """Return what the libraries below vLLM need to know of the network.
 
     Sources: NVSHMEM 3 docs, "Environment variables" (IBGDA, bootstrap interface); NCCL docs, "Environment variables";
-    vLLM docs, "Expert parallel deployment" (GLOO_SOCKET_IFNAME); UCX FAQ (UCX_TLS). Where there is to be RDMA, TCP is
-    left out: KV would crawl over it without a word. Tried on an H200 without RDMA (vLLM 0.22.1, NIXL 1.5.1): the engine
-    then exits while it starts, UCX saying "no active messages transport".
+    vLLM docs, "Expert parallel deployment" (GLOO_SOCKET_IFNAME); UCX FAQ (UCX_TLS). Where pods ask
+    for RDMA, TCP is left out: KV would crawl over it without a word. Tried on an H200 that has no RDMA (vLLM 0.22.1,
+    NIXL 1.5.1): the engine then exits while it starts, UCX saying "no active messages transport".
     """
     if deployment.hardware.accelerator == "cpu":
         return {}
@@ -44,6 +44,6 @@ def network(deployment: Deployment) -> Mapping[str, str]:
             "NVSHMEM_IB_ENABLE_IBGDA": "true",
             "NVSHMEM_REMOTE_TRANSPORT": "ibgda",
         }
-    if fabric in ("infiniband", "roce") or deployment.cluster.rdma_resource is not None:
+    if deployment.cluster.rdma_resource is not None:
         env["UCX_TLS"] = "^tcp"
     return env

@@ -178,6 +178,14 @@ def test_json_has_the_needs_and_sarif_has_not() -> None:
     assert json.loads(to_json(report("")))["needs"] == []
 
 
+def test_a_gateway_that_no_registry_has_is_named_with_what_to_set() -> None:
+    door = (POD % "command: [baton]").replace("busybox:1.37", "baton:0.1.0")
+    (what,) = found(door)
+    assert what.startswith("the gateway's image baton:0.1.0 in a registry of yours")
+    assert what.endswith("set cluster.gateway_image")
+    assert not found(door.replace("baton:0.1.0", "registry.example/baton:0.1.0"))
+
+
 def test_a_need_is_no_finding() -> None:
     assert report(of_kind("PodMonitor", "monitoring.coreos.com/v1")).findings == ()
 

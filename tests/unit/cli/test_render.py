@@ -29,7 +29,7 @@ def test_a_second_render_changes_nothing(tmp_path: Path) -> None:
 
 def test_what_an_earlier_render_left_goes_and_other_files_stay(tmp_path: Path) -> None:
     (tmp_path / "stale.yaml").write_text(OURS)
-    (tmp_path / "notes.md").write_text("mine")
+    (tmp_path / "notes.md").write_text(f"what it says above:\n\n{MARK}x\n")
     (tmp_path / "folder").mkdir()
     assert write(tmp_path, {"a.yaml": OURS}) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.yaml", "folder", "notes.md"]
