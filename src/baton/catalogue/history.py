@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -84,16 +84,6 @@ def of_env(catalogues: Iterable[EngineCatalogue], name: str) -> tuple[Life, ...]
 def of_key(catalogues: Iterable[EngineCatalogue], flag: str, path: str) -> tuple[Life, ...]:
     """Return the stays of a key of a config flag: `--eplb-config`, `num_redundant_experts`."""
     return lives(catalogues, lambda c: (m := c.flag(flag)) is not None and c.key(m.flag.config, path) is not None)
-
-
-def of_value(catalogues: Iterable[EngineCatalogue], flag: str, value: Any) -> tuple[Life, ...]:
-    """Return the stays of a value among a flag's choices or known values."""
-    return lives(catalogues, lambda c: (m := c.flag(flag)) is not None and value in (*m.flag.choices, *m.flag.known))
-
-
-def of_enum(catalogues: Iterable[EngineCatalogue], enum: str, value: str) -> tuple[Life, ...]:
-    """Return the stays of a name in an enum of the catalogue, such as a KV connector's."""
-    return lives(catalogues, lambda c: value in c.enums.get(enum, ()))
 
 
 def close_flags(catalogue: EngineCatalogue, name: str, limit: int = 3) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ def test_all2all_backends_as_read_by_hand(vllm: list[EngineCatalogue]) -> None:
         "flashinfer_all2allv", "naive", "pplx",
     }  # fmt: skip
     assert now.default == "allgather_reducescatter"
-    mori = history.of_value(vllm, "--all2all-backend", "mori")
+    mori = history.lives(vllm, lambda c: "mori" in c.enums.get("all2all_backend", ()))
     assert len(mori) == 1
     assert {c.version for c in vllm if "mori" in c.enums.get("all2all_backend", ())} & set(SAMPLES) == {
         "0.17.1", "0.20.2",
@@ -140,8 +140,8 @@ def test_connectors_as_read_by_hand(vllm: list[EngineCatalogue]) -> None:
         "OffloadingConnector", "DecodeBenchConnector", "MooncakeConnector", "MooncakeStoreConnector",
         "FlexKVConnectorV1", "SimpleCPUOffloadConnector", "HF3FSKVConnector",
     }  # fmt: skip
-    shared = history.of_enum(vllm, "kv_connector", "SharedStorageConnector")
-    nccl = history.of_enum(vllm, "kv_connector", "P2pNcclConnector")
+    shared = history.lives(vllm, lambda c: "SharedStorageConnector" in c.enums.get("kv_connector", ()))
+    nccl = history.lives(vllm, lambda c: "P2pNcclConnector" in c.enums.get("kv_connector", ()))
     assert [(x.first, x.until) for x in shared] == [("0.11.0", "0.13.0")]
     assert nccl[-1].until == "0.24.0"
 
