@@ -27,6 +27,14 @@ from baton.recipe.recipe import Recipe
 ENV = {"LWS_LEADER_ADDRESS": "leader.example", "LWS_WORKER_INDEX": "1"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _without_plugins() -> Iterator[None]:
+    """Keep the engine's arguments from loading baton's plugin into this process: other tests need vLLM as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vllm.plugins.plugins_loaded", True)
+        yield
+
+
 @pytest.fixture(scope="module")
 def version() -> str:
     return importlib.metadata.version("vllm").split("+")[0]
