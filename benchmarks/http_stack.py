@@ -34,10 +34,10 @@ import uvicorn
 import uvloop
 from aiohttp import web
 
+from baton.base.reply import Reply, Request
+from baton.base.server import HttpServer
 from baton.engine.client import HttpClient
 from baton.engine.origin import Origin
-from baton.gateway.reply import Reply, Request
-from baton.gateway.server import HttpServer
 
 CANDIDATES = {
     "floor": "(floor: bytes forwarded, nothing parsed)",

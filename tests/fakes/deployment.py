@@ -9,14 +9,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from baton.base.server import HttpServer
 from baton.engine.client import HttpClient
 from baton.engine.origin import Origin
 from baton.engine.response import Response
 from baton.gateway import openai
 from baton.gateway.app import Gateway
 from baton.gateway.readiness import Readiness
-from baton.gateway.server import HttpServer
-from baton.policy.routing import RankId
+from baton.policy.rank import RankId
 from baton.recipe.recipe import Role
 from baton.recipe.workers import WorkersFile
 from fakes.engine import ALIAS, CHAT, COMPLETIONS, MODEL, Fabric, FakeVllm

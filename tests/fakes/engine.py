@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from baton.gateway.reply import Reply, Request
-from baton.gateway.server import HttpServer
+from baton.base.reply import Reply, Request
+from baton.base.server import HttpServer
 from baton.recipe.recipe import Role
 from baton.recipe.workers import Worker
 from fakes.tokens import Token, chat_prompt, detokenize, generate, kv_of, tokenize

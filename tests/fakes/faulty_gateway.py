@@ -9,7 +9,8 @@ from baton.engine.response import Response
 from baton.gateway.app import Gateway
 from baton.gateway.handoff import Generation, HandoffRunner
 from baton.gateway.readiness import Readiness
-from baton.policy.routing import Pair, Router
+from baton.policy.rank import Pair
+from baton.policy.routing import Router
 
 OnSent: TypeAlias = Callable[[], object]
 

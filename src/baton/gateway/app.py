@@ -18,6 +18,8 @@ from random import Random
 import msgspec
 
 from baton.base.errors import RequestError, WorkerError
+from baton.base.reply import Reply, Request
+from baton.base.server import HttpServer, ServerLimits
 from baton.engine.client import HttpClient
 from baton.engine.errors import EngineTimeout, EngineUnreachable
 from baton.engine.vllm import VllmServer
@@ -27,8 +29,6 @@ from baton.gateway.metrics import GatewayMetrics
 from baton.gateway.pool import Pool
 from baton.gateway.readiness import Readiness
 from baton.gateway.relay import StreamFailed, relay
-from baton.gateway.reply import Reply, Request
-from baton.gateway.server import HttpServer, ServerLimits
 from baton.gateway.split import serve_split
 from baton.policy.routing import Router
 from baton.recipe.workers import WorkersFile

@@ -24,7 +24,8 @@ from baton.engine.vllm import engine_request_ids
 from baton.gateway.metrics import GatewayMetrics
 from baton.gateway.pool import Pool
 from baton.policy.handoff import Debt, Handoff, State
-from baton.policy.routing import Pair, Router
+from baton.policy.rank import Pair
+from baton.policy.routing import Router
 
 log = logging.getLogger("baton.gateway")
 

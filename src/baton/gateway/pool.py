@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from baton.engine.vllm import Identity, VllmServer
-from baton.policy.routing import Pair, RankId
+from baton.policy.rank import Pair, RankId
 from baton.recipe.recipe import Role
 
 UNVERIFIED = "not verified yet"

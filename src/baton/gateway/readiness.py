@@ -17,7 +17,7 @@ from baton.engine.errors import EngineUnreachable
 from baton.engine.kv_transfer import JsonObject, checked_offer, decode_body, prefill_body
 from baton.engine.vllm import VllmServer
 from baton.gateway.pool import Pool
-from baton.policy.routing import Pair, RankId
+from baton.policy.rank import Pair, RankId
 
 log = logging.getLogger("baton.gateway")
 

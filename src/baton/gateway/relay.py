@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from baton.base.errors import WorkerError
+from baton.base.reply import Reply
 from baton.engine.errors import EngineGarbled
 from baton.engine.response import Response
 from baton.gateway.handoff import EngineRefused
-from baton.gateway.reply import Reply
 
 DONE = b"data: [DONE]\n\n"
 EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}

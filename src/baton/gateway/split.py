@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 
 from baton.base.errors import RequestError, WorkerError
+from baton.base.reply import Reply
 from baton.engine.errors import EngineGarbled
 from baton.engine.kv_transfer import JsonObject
 from baton.engine.response import Response
 from baton.gateway.handoff import EngineRefused, Generation, HandoffRunner
 from baton.gateway.openai import Call
 from baton.gateway.relay import DONE, EVENT_STREAM, MAX_ANSWER_BYTES, StreamFailed, error_status
-from baton.gateway.reply import Reply
 
 
 async def serve_split(

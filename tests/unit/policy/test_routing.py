@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from baton.policy.routing import Pair, RankId, Reservation, Router
+from baton.policy.rank import Pair, RankId
+from baton.policy.routing import Reservation, Router
 
 PREFILLS = [RankId("p", 0), RankId("p", 1)]
 DECODES = [RankId("d", 0), RankId("d", 1), RankId("e", 0)]

@@ -9,9 +9,9 @@ import pytest
 from fakes.deployment import deployment
 from fakes.engine import CHAT, MODEL, Fabric, FakeVllm, error_json
 
+from baton.base.reply import Reply, Request
+from baton.base.server import HttpServer
 from baton.engine.origin import Origin
-from baton.gateway.reply import Reply, Request
-from baton.gateway.server import HttpServer
 from baton.prove.request import Outcome, send_request
 from baton.recipe.recipe import Role, TestRequest
 

@@ -26,7 +26,7 @@ import httptools
 
 from baton.base.errors import BugError
 from baton.base.http1 import Timer
-from baton.gateway.reply import Reply, Request
+from baton.base.reply import Reply, Request
 
 Handler: TypeAlias = Callable[[Request, Reply], Awaitable[None]]
 ErrorBody: TypeAlias = Callable[[int, str], bytes]

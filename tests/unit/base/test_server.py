@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from baton.gateway.reply import Reply, Request
-from baton.gateway.server import HttpServer, ServerLimits
+from baton.base.reply import Reply, Request
+from baton.base.server import HttpServer, ServerLimits
 
 LIMIT_S = 20.0
 """No test waits this long unless it fails."""
