@@ -11,7 +11,6 @@ from fakes.faulty_gateway import ExchangesBlocks, ForgetsToPull, SwapsPools
 
 from baton.gateway.app import serve
 from baton.gateway.handoff import HandoffRunner
-from baton.policy.routing import Router
 from baton.prove.run import prove_deployment
 from baton.recipe.workers import load_workers
 
@@ -31,7 +30,7 @@ async def test_a_faulty_gateway_is_not_proven(deployment: Deployment, fault: typ
     async with serve(
         workers, "127.0.0.1", 0, random=Random(1), started_at_s=0, request_timeout_s=60, max_body_bytes=1 << 20
     ) as (gateway, url):
-        gateway.runner = fault(gateway.pool, Router(), gateway.metrics)
+        gateway.runner = fault(gateway.pool, gateway.runner.router, gateway.metrics)
         verdict = await prove_deployment(workers, url, random=Random(2))
     assert not verdict.proven
     assert named in verdict.reason

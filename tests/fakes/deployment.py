@@ -134,7 +134,7 @@ class Deployment:
 
     @property
     def loads(self) -> list[int]:
-        router = self.gateway.runner._router
+        router = self.gateway.runner.router
         return [router.load(RankId(e.name, rank)) for e in self.engines for rank in range(e.dp_size)]
 
     @property
@@ -144,7 +144,8 @@ class Deployment:
         return sum(c["expired"] + c["notifications_after_expiry"] for c in counters)
 
     def outcomes(self) -> dict[str, float]:
-        samples = self.gateway.metrics.generations.collect()[0].samples
+        (family,) = self.gateway.metrics.generations.collect()
+        samples = family.samples
         return {s.labels["outcome"]: s.value for s in samples if s.name.endswith("_total")}
 
     def metric(self, name: str, **labels: str) -> float:

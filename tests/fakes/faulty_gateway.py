@@ -10,14 +10,13 @@ from baton.gateway.app import Gateway
 from baton.gateway.handoff import Generation, HandoffRunner
 from baton.gateway.readiness import Readiness
 from baton.policy.rank import Pair
-from baton.policy.routing import Router
 
 OnSent: TypeAlias = Callable[[], object]
 
 
 def with_runner(runner: type[HandoffRunner]) -> Callable[[Gateway], None]:
     def alter(gateway: Gateway) -> None:
-        gateway.runner = runner(gateway.pool, Router(), gateway.metrics)
+        gateway.runner = runner(gateway.pool, gateway.runner.router, gateway.metrics)
 
     return alter
 

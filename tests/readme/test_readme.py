@@ -58,7 +58,10 @@ def test_a_command_of_the_readme_works(deployment: Deployment, line: str) -> Non
         check=False,
     )
     assert result.returncode == EXIT_CODES.get(command(line), 0), result.stdout + result.stderr
-    if line.startswith("curl"):
+    if "x-baton-route" in line:
+        assert "prefill-0/0->decode-0/0" in result.stdout
+        assert "total;dur=" in result.stdout
+    elif line.startswith("curl"):
         message = json.loads(result.stdout)["choices"][0]["message"]
         assert "hello" in message["content"].lower()
 

@@ -15,16 +15,37 @@ HOP_BY_HOP = frozenset(
 )
 
 
-def encode_head(first_line: str, headers: Mapping[str, str], framing: str) -> bytes:
-    """Bytes of one message head; `framing` is the caller's own last header lines, each ending in CRLF.
+_COMMON = (
+    "Host", "User-Agent", "Accept", "Accept-Encoding", "Authorization", "Connection", "Content-Type", "Content-Length",
+    "Transfer-Encoding", "Date", "Server", "X-Request-Id", "Traceparent", "Tracestate", "Keep-Alive", "Cache-Control",
+)  # fmt: skip
+_KEYS = {form(name).encode(): name.lower() for name in _COMMON for form in (str, str.lower)}
 
-    Raises   BugError if a header is of HOP_BY_HOP, or anything holds a stray CR, LF, NUL or a letter beyond latin-1
+
+def header_key(name: bytes) -> str:
+    """A header's name in lower case; common ones cost one look into a table."""
+    return _KEYS.get(name) or name.decode("latin-1").lower()
+
+
+def header_lines(headers: Mapping[str, str]) -> str:
+    """Headers as lines, each ending in CRLF.
+
+    Raises   BugError if one is of HOP_BY_HOP, or holds a stray CR, LF or NUL
     """
     if not HOP_BY_HOP.isdisjoint(map(str.lower, headers)):
         raise BugError(f"framing headers are written by the connection, not given to it: {sorted(headers)}")
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise BugError(f"a header holds a line break or NUL: {dict(headers)!r}")
+    return lines
+
+
+def encode_head(first_line: str, headers: Mapping[str, str], framing: str) -> bytes:
+    """Bytes of one message head; `framing` is the caller's own last header lines, each ending in CRLF.
+
+    Raises   BugError if a header is of HOP_BY_HOP, or anything holds a stray CR, LF, NUL or a letter beyond latin-1
+    """
+    lines = header_lines(headers)
     if "\r" in first_line or "\n" in first_line or "\0" in first_line:
         raise BugError(f"the first line holds a line break or NUL: {first_line!r}")
     try:

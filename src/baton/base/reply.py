@@ -48,7 +48,8 @@ class Reply:
     """The one answer to one request: `send`, or `start`, any number of `write`, then `end`."""
 
     __slots__ = (
-        "_bodiless", "_chunked", "_connection", "_http11", "_keep_alive", "_unwritten_bytes", "ended", "started",
+        "_bodiless", "_chunked", "_connection", "_http11", "_keep_alive", "_unwritten_bytes", "ended", "sent_bytes",
+        "started",
     )  # fmt: skip
 
     def __init__(self, connection: Wire, method: str, http11: bool, keep_alive: bool) -> None:
@@ -60,6 +61,8 @@ class Reply:
         self._unwritten_bytes: int | None = None
         self.started = False
         self.ended = False
+        self.sent_bytes = 0
+        """of the body, handed to the connection"""
 
     def start(self, status: int, headers: Mapping[str, str], length: int | None = None) -> None:
         """Write the head; without `length` (bytes) the body is chunked, or for HTTP/1.0 ends with the connection.
@@ -76,6 +79,7 @@ class Reply:
         if not self.started or self.ended:
             raise BugError(f"write outside a reply: started={self.started} ended={self.ended}")
         connection = self._connection
+        self.sent_bytes += len(data)
         if self._unwritten_bytes is not None:
             self._unwritten_bytes -= len(data)
             if self._unwritten_bytes < 0:
@@ -107,7 +111,7 @@ class Reply:
     def send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """The whole reply in one write."""
         head = self._head(status, headers, len(body))
-        self.ended = True
+        self.ended, self.sent_bytes = True, len(body)
         self._connection.write(head if self._bodiless else head + body)
         self._connection.flush()
 

@@ -25,7 +25,7 @@ from typing import TypeAlias, cast
 import httptools
 
 from baton.base.errors import BugError
-from baton.base.http1 import Timer
+from baton.base.http1 import Timer, header_key
 from baton.base.reply import Reply, Request
 
 Handler: TypeAlias = Callable[[Request, Reply], Awaitable[None]]
@@ -66,6 +66,7 @@ class HttpServer:
         self.connections: set[_Connection] = set()
         self.stopping = False
         self._listener: asyncio.Server | None = None
+        self._unflushed: list[_Connection] = []
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -105,6 +106,17 @@ class HttpServer:
         self.connections.add(connection)
         self._empty.clear()
 
+    def flush_soon(self, connection: "_Connection") -> None:
+        """Flush a connection at the end of this turn of the loop: one callback for all of them."""
+        if not self._unflushed:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unflushed.append(connection)
+
+    def _flush(self) -> None:
+        unflushed, self._unflushed = self._unflushed, []
+        for connection in unflushed:
+            connection.flush()
+
     def forget(self, connection: "_Connection") -> None:
         """A connection is over, and so is its handler."""
         self.connections.discard(connection)
@@ -129,13 +141,14 @@ class _Connection(asyncio.Protocol):
     def __init__(self, server: HttpServer) -> None:
         self.server = server
         self.full = False
+        self._max_head_bytes = server.limits.max_head_bytes
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._timer = Timer(self._loop, self._expired)
         self._queue: deque[tuple[Request, bool, bool] | _Refusal] = deque()
         self._backlog = bytearray()
         self._out: list[bytes] = []
-        self._flush_due = self._lost = self._lingering = False
+        self._lost = self._lingering = False
         self._incoming = self._headers_done = self._continue_due = False
         self._out_bytes = self._quiet_bytes = 0
         self._task: asyncio.Task[None] | None = None
@@ -243,10 +256,12 @@ class _Connection(asyncio.Protocol):
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value) + 4)
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._max_head_bytes:
+            self._count_head(0)
         if self._headers_done:  # a trailer
             return
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
+        key, text = header_key(name), value.decode("latin-1").strip()
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
     def _count_head(self, num_bytes: int) -> None:
@@ -377,13 +392,8 @@ class _Connection(asyncio.Protocol):
         self._out_bytes += len(data)
         if self._out_bytes > self.server.limits.max_unsent_bytes:
             self.flush()
-        elif not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush_turn)
-
-    def _flush_turn(self) -> None:
-        self._flush_due = False
-        self.flush()
+        elif len(self._out) == 1:
+            self.server.flush_soon(self)
 
     def flush(self) -> None:
         """Hand what is queued to the transport."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from random import SystemRandom
 from typing import Annotated
@@ -14,7 +16,12 @@ import typer
 import uvloop
 
 from baton.base.errors import ConfigError
-from baton.gateway.app import serve
+from baton.gateway.access_log import AccessLog
+from baton.gateway.app import MAX_PREFIX_BLOCKS, Gateway, serve
+from baton.gateway.tracing import Tracing, open_tracing
+from baton.policy.prefix_index import PrefixIndex
+from baton.policy.routing import Router
+from baton.policy.step_times import StepTimes
 from baton.recipe.workers import load_workers
 
 
@@ -25,35 +32,87 @@ def gateway(
     request_timeout_s: Annotated[float, typer.Option(help="The one deadline of a request, seconds.")] = 600.0,
     max_body_bytes: Annotated[int, typer.Option(help="Largest request body.")] = 32 << 20,
     drain_s: Annotated[float, typer.Option(min=0, help="How long requests may go on after SIGTERM, seconds.")] = 10.0,
+    affinity_s: Annotated[
+        float, typer.Option(min=0, help="What serving a session (x-session-id) where it was last is worth, seconds.")
+    ] = 0.02,
+    prefix_blocks: Annotated[
+        int, typer.Option(min=0, help="Blocks of 512 bytes of prompts to remember the place of, over all ranks.")
+    ] = MAX_PREFIX_BLOCKS,
+    prefill_locally: Annotated[
+        bool, typer.Option(help="Let a decode rank prefill a prompt itself where that is predicted to be faster.")
+    ] = False,
+    access_log: Annotated[
+        str, typer.Option(help="File for one JSON line a request, without prompts; - is stdout. SIGHUP reopens it.")
+    ] = "",
+    trace_endpoint: Annotated[
+        str, typer.Option(help="OTLP/HTTP endpoint for traces, such as http://collector:4318/v1/traces.")
+    ] = "",
+    trace_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of requests traced whose clients do not decide it themselves.")
+    ] = 0.01,
 ) -> None:
     """Serve running vLLM servers, baton's or anyone's, as one disaggregated deployment."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    router = Router(
+        index=PrefixIndex(prefix_blocks), times=StepTimes(), affinity_s=affinity_s, prefill_locally=prefill_locally
+    )
+
+    @contextlib.asynccontextmanager
+    async def serving() -> AsyncIterator[tuple[Gateway, str]]:
+        async with _observed(access_log, trace_endpoint, trace_fraction) as (log, tracing):
+            try:
+                async with serve(
+                    load_workers(workers),
+                    host,
+                    port,
+                    random=SystemRandom(),
+                    started_at_s=time.time(),
+                    request_timeout_s=request_timeout_s,
+                    max_body_bytes=max_body_bytes,
+                    grace_s=drain_s,
+                    router=router,
+                    access_log=log,
+                    tracing=tracing,
+                ) as found:
+                    yield found
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
+                ) from error
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(workers, host, port, request_timeout_s, max_body_bytes, drain_s))
+        runner.run(_until_asked_to_stop(serving()))
 
 
-async def _serve(
-    workers: Path, host: str, port: int, request_timeout_s: float, max_body_bytes: int, drain_s: float
-) -> None:
+async def _until_asked_to_stop(serving: contextlib.AbstractAsyncContextManager[tuple[Gateway, str]]) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    async with serving as (gateway, url):
+        logging.getLogger("baton.gateway").info("listening on %s", url)
+        asked = asyncio.create_task(stop.wait())
+        assert gateway.watching is not None, "serve starts it"
+        await asyncio.wait([asked, gateway.watching], return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            gateway.watching.result()
+
+
+@contextlib.asynccontextmanager
+async def _observed(
+    access_log: str, trace_endpoint: str, trace_fraction: float
+) -> AsyncIterator[tuple[AccessLog | None, Tracing | None]]:
+    """The access log and the traces that were asked for; what waits in them is written at the end."""
+    log = AccessLog(access_log) if access_log else None
+    tracing = None
     try:
-        async with serve(
-            load_workers(workers),
-            host,
-            port,
-            random=SystemRandom(),
-            started_at_s=time.time(),
-            request_timeout_s=request_timeout_s,
-            max_body_bytes=max_body_bytes,
-            grace_s=drain_s,
-        ) as (serving, url):
-            logging.getLogger("baton.gateway").info("listening on %s", url)
-            asked = asyncio.create_task(stop.wait())
-            assert serving.watching is not None, "serve starts it"
-            await asyncio.wait([asked, serving.watching], return_when=asyncio.FIRST_COMPLETED)
-            if not asked.done():
-                serving.watching.result()
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from error
+        if trace_endpoint:
+            tracing = open_tracing(
+                trace_endpoint, SystemRandom(), fraction=trace_fraction, unix_s=time.time, clock_s=time.monotonic
+            )
+        if log is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.reopen)
+        yield log, tracing
+    finally:
+        for observer in (log, tracing):
+            if observer is not None:
+                await asyncio.to_thread(observer.close)

@@ -18,13 +18,13 @@ Invariants
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import httptools
 
 from baton.base.errors import BugError
-from baton.base.http1 import Timer, encode_head
+from baton.base.http1 import Timer, encode_head, header_key
 from baton.engine.errors import EngineDisconnected, EngineError, EngineGarbled, EngineTimeout, EngineUnreachable
 from baton.engine.origin import Origin
 from baton.engine.response import Response
@@ -56,40 +56,52 @@ class HttpClient:
         body: bytes = b"",
         *,
         deadline_s: float | None = None,
-        on_sent: Callable[[], object] | None = None,
     ) -> Response:
         """Send one request and wait for the response's head.
 
         headers      without framing or `host`, which are written here
         deadline_s   of the whole exchange, body included, on `loop.time()`'s clock; None = no limit
-        on_sent      called once, when the engine may have seen the request; never called: it has not
         Raises       EngineUnreachable, EngineDisconnected, EngineTimeout, EngineGarbled; BugError: HEAD, bad headers
         """
-        if self._closed:
-            raise BugError(f"{method} {path} to {origin} on a closed client")
         if method == "HEAD":
             raise BugError("HEAD is not supported: its response announces a body that doesn't come")
         framing = f"host: {origin}\r\n"
         if body or method not in ("GET", "DELETE", "OPTIONS"):
             framing += f"content-length: {len(body)}\r\n"
         message = encode_head(f"{method} {path} HTTP/1.1", headers, framing) + body
-        doing = f"{method} {path}"
-        reused = self._take(origin)
-        if reused is not None:
-            if on_sent is not None:
-                on_sent()
+        response = await self.start(origin, message, f"{method} {path}", deadline_s)
+        try:
             try:
-                return await reused.exchange(message, doing, deadline_s)
+                await response.head()
             except EngineDisconnected:
-                if reused.heard or self._closed:
+                if not response.unheard:
                     raise
+                response = await self.start(origin, message, f"{method} {path}", deadline_s, fresh=True)
+                await response.head()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    async def start(
+        self, origin: Origin, message: bytes, doing: str, deadline_s: float | None, *, fresh: bool = False
+    ) -> Response:
+        """Write one encoded request, head and body; on return the engine may have seen it, and nothing has come back.
+
+        Without a wait where a kept connection is free. The caller waits for what it needs of the response, and closes
+        it; a response left `unheard` by an EngineDisconnected may be started again with `fresh`, on a new connection.
+        Raises   EngineUnreachable, EngineTimeout, EngineDisconnected: then nothing was sent
+        """
+        if self._closed:
+            raise BugError(f"{doing} to {origin} on a closed client")
+        connection = None if fresh else self._take(origin)
+        if connection is not None:
+            return connection.start(message, doing, deadline_s, reused=True)
         connection = await self._connect(origin, doing, deadline_s)
         if self._closed:
             connection.drop()
             raise EngineDisconnected(origin, f"connecting for {doing}", "the client was closed here")
-        if on_sent is not None and reused is None:
-            on_sent()
-        return await connection.exchange(message, doing, deadline_s)
+        return connection.start(message, doing, deadline_s, reused=False)
 
     def num_idle(self, origin: Origin) -> int:
         """Kept connections that carry no exchange."""
@@ -145,7 +157,6 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, client: HttpClient, origin: Origin) -> None:
         self.origin = origin
-        self.heard = False
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
@@ -156,20 +167,16 @@ class _Connection(asyncio.Protocol):
         self._head_bytes = self._quiet_bytes = 0
         self._ended = self._keep_alive = self._paused = False
 
-    async def exchange(self, message: bytes, doing: str, deadline_s: float | None) -> Response:
-        """Write a request; return when the response's head is here."""
+    def start(self, message: bytes, doing: str, deadline_s: float | None, *, reused: bool) -> Response:
+        """Write a request whose response will come here."""
         self._response = response = Response(self.origin, doing, self)
-        self.heard = self._ended = False
+        response.unheard = reused
+        self._ended = False
         if deadline_s is None:
             self._timer.clear()
         else:
             self._timer.set(deadline_s)
         self._transport.write(message)
-        try:
-            await response.head()
-        except BaseException:
-            response.close()
-            raise
         return response
 
     def usable(self) -> bool:
@@ -179,6 +186,8 @@ class _Connection(asyncio.Protocol):
     def drop(self) -> None:
         """Close now; an exchange under way fails with EngineDisconnected."""
         self._transport.abort()
+        if self._response is not None:
+            self._response.unheard = False
         self._over(EngineDisconnected, "the connection was closed here")
 
     def pause(self) -> None:
@@ -211,7 +220,7 @@ class _Connection(asyncio.Protocol):
         if response is None:  # an engine may say goodbye (408), never more, on a connection with no request
             self._transport.abort()
             return
-        self.heard = True
+        response.unheard = False
         self._quiet_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -246,7 +255,7 @@ class _Connection(asyncio.Protocol):
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self._client.max_head_bytes:
             raise ValueError(f"a head over {self._client.max_head_bytes} bytes")
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
+        key, text = header_key(name), value.decode("latin-1").strip()
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
     def on_headers_complete(self) -> None:

@@ -74,19 +74,57 @@ def rejection_released_kv(status: int, answer: bytes) -> bool:
         return False
 
 
-class _PrefillAnswer(msgspec.Struct):
+class Prefilled(msgspec.Struct):
+    """What a gateway needs of a prefill leg's answer: where the KV lies, and how long the prompt was."""
+
+    class Usage(msgspec.Struct):
+        """Token counts of a request."""
+
+        class Details(msgspec.Struct):
+            """Given with --enable-prompt-tokens-details."""
+
+            cached_tokens: int | None = None
+
+        prompt_tokens: int | None = None
+        prompt_tokens_details: Details | None = None
+
     kv_transfer_params: JsonObject | None = None
+    usage: Usage | None = None
+
+    @property
+    def num_prompt_tokens(self) -> int | None:
+        """Tokens of the prompt; None where the engine does not say."""
+        return None if self.usage is None else self.usage.prompt_tokens
+
+    @property
+    def num_cached_tokens(self) -> int | None:
+        """Tokens that came from prefill's prefix cache; None where the engine does not say."""
+        details = None if self.usage is None else self.usage.prompt_tokens_details
+        return None if details is None else details.cached_tokens
 
 
-def read_offer(answer: bytes) -> JsonObject:
-    """The hand-off parameters of a prefill leg's answer.
+_PREFILLED = msgspec.json.Decoder(Prefilled)
 
-    Raises   NoKvOffered when they are missing or do not offer KV
+
+def read_prefilled(answer: bytes) -> Prefilled:
+    """A prefill leg's answer, whose KV is offered.
+
+    Raises   NoKvOffered when the hand-off parameters are missing or do not offer KV
     """
     try:
-        return checked_offer(msgspec.json.decode(answer, type=_PrefillAnswer).kv_transfer_params)
+        prefilled = _PREFILLED.decode(answer)
     except (msgspec.DecodeError, RecursionError) as error:
         raise NoKvOffered(f"prefill answered 200 with what is no completion: {answer[:200]!r}") from error
+    checked_offer(prefilled.kv_transfer_params)
+    return prefilled
+
+
+def num_blocks(params: JsonObject) -> int:
+    """KV blocks that an offer names, over all KV cache groups; 0 where it names none."""
+    groups = params.get("remote_block_ids")
+    if not isinstance(groups, list):
+        return 0
+    return sum(len(group) if isinstance(group, list) else 1 for group in groups)
 
 
 def checked_offer(params: JsonObject | None) -> JsonObject:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from baton.base.errors import ConfigError
+from baton.engine.advertised import advertised
 from baton.engine.command import Place
 from baton.recipe.deployment import Deployment
 from baton.recipe.workers import Worker, WorkersFile
@@ -44,7 +45,7 @@ def workers_file(deployment: Deployment, places: Mapping[str, Place], checkpoint
             dp_ranks=engine.dp_ranks,
             nixl_port=places[engine.name].nixl_port,
             weights=model.revision or "",
-            attention_backend=str(engine.flags.get("attention-backend", "")),
+            **advertised(engine, engine.dp_start_rank),
         )
         for engine in deployment.engines
     )

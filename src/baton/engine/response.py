@@ -35,8 +35,8 @@ class Response:
     """One response; use it in `with`, which closes the connection unless the response was complete."""
 
     __slots__ = (
-        "_chunks", "_connection", "_error", "_paused", "_sink", "_waiter", "complete", "doing", "headers", "origin",
-        "received_bytes", "status",
+        "_chunks", "_connection", "_error", "_max_bytes", "_paused", "_sink", "_waiter", "complete", "doing", "headers",
+        "origin", "received_bytes", "status", "unheard",
     )  # fmt: skip
 
     def __init__(self, origin: Origin, doing: str, connection: Carrier) -> None:
@@ -45,29 +45,40 @@ class Response:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.received_bytes = 0
+        self.unheard = False
+        """sent on a reused connection, from which nothing has come yet: if it is lost now, the engine had closed it"""
         self.complete = False
         self._connection: Carrier | None = connection
         self._chunks: list[bytes] = []
         self._error: BaseException | None = None
         self._paused = False
+        self._max_bytes = -1
         self._sink: Sink | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     async def read(self, max_bytes: int) -> bytes:
-        """The whole body.
+        """The whole body; whoever is cancelled here closes the response.
 
         Raises   EngineGarbled over `max_bytes`; EngineDisconnected, EngineTimeout
         """
-        parts: list[bytes] = []
+        try:
+            return await self.whole(max_bytes)
+        finally:
+            self.close()
 
-        def gather(data: bytes) -> bool:
-            if self.received_bytes > max_bytes:
-                raise EngineGarbled(self.origin, self.doing, f"a body over {max_bytes} bytes", self.received_bytes)
-            parts.append(data)
-            return True
+    async def whole(self, max_bytes: int) -> bytes:
+        """The whole body, head included in the wait; cancelling the wait closes nothing, and it may be begun again.
 
-        await self.pipe(gather, _never_full)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        Raises   EngineGarbled over `max_bytes`; EngineDisconnected, EngineTimeout
+        """
+        self._max_bytes = max_bytes
+        self._deliver()
+        self._resume()
+        while not self.complete or self._error is not None:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
     async def pipe(self, sink: Sink, drain: Callable[[], Awaitable[None]]) -> None:
         """Pass the body to `sink` as it arrives, everything of one read in one call, until it is complete.
@@ -144,9 +155,12 @@ class Response:
 
     def arrived(self, chunks: list[bytes]) -> None:
         """Body bytes of one read."""
-        self._chunks += chunks
         for data in chunks:
             self.received_bytes += len(data)
+        if self._sink is not None and len(chunks) == 1 and not self._chunks and self._error is None:
+            self._pass_on(chunks[0])
+            return
+        self._chunks += chunks
         self._deliver()
 
     def finish(self) -> None:
@@ -166,26 +180,37 @@ class Response:
     def _deliver(self) -> None:
         if self._error is not None:
             self._chunks.clear()
+        elif not self._chunks:
             return
-        if self._sink is not None and self._chunks:
+        elif self._sink is not None:
             data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks.clear()
-            try:
-                full = not self._sink(data)
-            except Exception as error:  # noqa: BLE001 (`pipe` raises it, in the task that gave the sink)
-                self._error = error
-                self._wake()
-                return
-        elif self._chunks:
-            full = sum(map(len, self._chunks)) > _PAUSE_BYTES
+            self._pass_on(data)
+        elif self._max_bytes < 0:  # nobody reads yet, or `chunks` does
+            if sum(map(len, self._chunks)) > _PAUSE_BYTES:
+                self._pause()
             self._wake()
-        else:
+        elif self.received_bytes > self._max_bytes:
+            why = f"a body over {self._max_bytes} bytes"
+            self._error = EngineGarbled(self.origin, self.doing, why, self.received_bytes)
+            self._wake()
+
+    def _pass_on(self, data: bytes) -> None:
+        assert self._sink is not None, "called with a sink only"
+        try:
+            full = not self._sink(data)
+        except Exception as error:  # noqa: BLE001 (`pipe` raises it, in the task that gave the sink)
+            self._error = error
+            self._wake()
             return
         if full:
-            self._paused = True
-            if self._connection is not None:
-                self._connection.pause()
+            self._pause()
             self._wake()
+
+    def _pause(self) -> None:
+        self._paused = True
+        if self._connection is not None:
+            self._connection.pause()
 
     def _resume(self) -> None:
         if self._paused:
@@ -200,7 +225,3 @@ class Response:
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
         await self._waiter
-
-
-async def _never_full() -> None:
-    """The drain of a sink that is never full."""

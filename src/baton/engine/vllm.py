@@ -6,12 +6,13 @@ Knows vLLM's routes and headers; not what a request is for, nor which rank shoul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from baton.base.errors import WorkerError
+from baton.base.http1 import header_lines
 from baton.engine.client import HttpClient
 from baton.engine.kv_transfer import JsonObject, release_body
 from baton.engine.metrics import EngineMetrics
@@ -57,7 +58,7 @@ class VllmServer:
         self.origin = Origin.parse(worker.url)
         self._client = client
 
-    async def post(
+    async def start(
         self,
         path: str,
         body: bytes,
@@ -66,16 +67,31 @@ class VllmServer:
         dp_rank: int,
         deadline_s: float,
         headers: Mapping[str, str],
-        on_sent: Callable[[], object] | None = None,
+        fresh: bool = False,
+    ) -> Response:
+        """Send one leg to one rank; on return the engine may have seen it (see HttpClient.start, also for `fresh`).
+
+        request_id   ours: letters, digits and hyphens
+        deadline_s   absolute, on the loop's clock, for the whole exchange
+        Raises       EngineUnreachable, EngineTimeout: nothing was sent
+        """
+        more = header_lines(headers) if headers else ""
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: {self.origin}\r\ncontent-type: application/json\r\n{REQUEST_ID_HEADER}: "
+            f"{request_id}\r\n{RANK_HEADER}: {dp_rank}\r\n{more}content-length: {len(body)}\r\n\r\n"
+        )
+        message = head.encode("latin-1") + body
+        return await self._client.start(self.origin, message, f"POST {path}", deadline_s, fresh=fresh)
+
+    async def post(
+        self, path: str, body: bytes, *, request_id: str, dp_rank: int, deadline_s: float, headers: Mapping[str, str]
     ) -> Response:
         """Send one leg to one rank and wait for the response's head.
 
-        deadline_s   absolute, on the loop's clock, for the whole exchange
-        on_sent      called once, when the engine may have seen the leg
-        Raises       EngineError
+        Raises   EngineError
         """
         leg = {**headers, "content-type": "application/json", REQUEST_ID_HEADER: request_id, RANK_HEADER: str(dp_rank)}
-        return await self._client.send(self.origin, "POST", path, leg, body, deadline_s=deadline_s, on_sent=on_sent)
+        return await self._client.send(self.origin, "POST", path, leg, body, deadline_s=deadline_s)
 
     async def ask(self, path: str, body: JsonObject, *, request_id: str, dp_rank: int, timeout_s: float) -> JsonObject:
         """One whole, unstreamed exchange with one rank.

@@ -11,6 +11,7 @@ from typing import Any
 
 from baton.engine.vllm import Identity, VllmServer
 from baton.policy.rank import Pair, RankId
+from baton.policy.routing import Router
 from baton.recipe.recipe import Role
 
 UNVERIFIED = "not verified yet"
@@ -33,17 +34,21 @@ class WorkerState:
 
 
 class Pool:
-    """All workers and pairs of a deployment."""
+    """All workers and pairs of a deployment; the router is told which pairs may serve, and which ranks are gone."""
 
-    def __init__(self, servers: list[VllmServer]) -> None:
+    def __init__(self, servers: list[VllmServer], router: Router) -> None:
         self.workers = {server.worker.name: WorkerState(server) for server in servers}
         self.num_found = 0
+        self._router = router
         self._found = asyncio.Event()
         self.pairs: dict[Pair, str] = {
             Pair(prefill, decode): UNVERIFIED
             for prefill in self._ranks(Role.PREFILL)
             for decode in self._ranks(Role.DECODE)
         }
+        for state in self.workers.values():
+            for rank in state.ranks:
+                router.set_limits(rank, state.server.worker.max_num_seqs, None)
         self.verified: tuple[Pair, ...] = ()
 
     def server(self, rank: RankId) -> VllmServer:
@@ -68,6 +73,9 @@ class Pool:
     def lost(self, name: str, reason: str) -> None:
         """A worker does not answer: none of its pairs may serve until they are verified again."""
         state = self.workers[name]
+        if state.identity is not None:
+            for rank in state.ranks:
+                self._router.lost(rank)
         state.identity, state.reason = None, reason
         for pair in self._pairs_of(name):
             self.pairs[pair] = f"{name} is not there: {reason}"
@@ -137,3 +145,4 @@ class Pool:
 
     def _update(self) -> None:
         self.verified = tuple(pair for pair, reason in self.pairs.items() if not reason)
+        self._router.set_pairs(self.verified)

@@ -7,6 +7,7 @@ becomes an HTTP error; a stream that ends without `[DONE]` is a failure, whateve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from time import monotonic
 
 import msgspec
 
@@ -14,7 +15,8 @@ from baton.base.errors import WorkerError
 from baton.base.reply import Reply
 from baton.engine.errors import EngineGarbled
 from baton.engine.response import Response
-from baton.gateway.handoff import EngineRefused
+from baton.gateway.counts import ItlCounts
+from baton.gateway.handoff import EngineRefused, Generation
 
 DONE = b"data: [DONE]\n\n"
 EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
@@ -36,16 +38,21 @@ class StreamFailed(WorkerError):
         self.client_knows = client_knows
 
 
-async def relay(response: Response, reply: Reply, headers: Mapping[str, str], on_first: Callable[[], None]) -> None:
-    """Pass one decode answer to the client; `on_first` is called with a stream's first byte.
+async def relay(
+    response: Response, reply: Reply, headers: Callable[[], Mapping[str, str]], generation: Generation, itl: ItlCounts
+) -> None:
+    """Pass one decode answer to the client; `headers` is asked for the reply's once its first byte is here.
 
     Raises   EngineRefused, EngineError before anything was sent; StreamFailed once a stream has started
     """
     if not is_stream(response):
         body = await response.read(MAX_ANSWER_BYTES)
-        reply.send(200, {**headers, "content-type": response.headers.get("content-type", "application/json")}, body)
+        generation.ledger.ended = monotonic()
+        generation.num_output_tokens = num_completion_tokens(body)
+        content_type = response.headers.get("content-type", "application/json")
+        reply.send(200, {**headers(), "content-type": content_type}, body)
         return
-    stream = _Stream(reply, headers, on_first)
+    stream = _Stream(reply, headers, generation, itl)
     try:
         await response.pipe(stream.feed, reply.drain)
         stream.finish(response)
@@ -55,6 +62,9 @@ async def relay(response: Response, reply: Reply, headers: Mapping[str, str], on
         raise StreamFailed(
             str(error), at_event_boundary=stream.at_event_boundary, client_knows=stream.told_error
         ) from error
+    finally:
+        generation.ledger.ended = monotonic()
+        generation.num_output_tokens = max(0, stream.num_events - 1)  # [DONE] is no token
     reply.end()
 
 
@@ -72,33 +82,73 @@ def error_status(event: bytes) -> int:
     return code if isinstance(code, int) and 400 <= code <= 599 else 500
 
 
+def num_completion_tokens(body: bytes) -> int:
+    """What an unstreamed answer's usage says; 0 where it says nothing."""
+    try:
+        usage = _WITH_USAGE.decode(body).usage
+    except (msgspec.DecodeError, RecursionError):
+        return 0
+    return usage.completion_tokens if usage else 0
+
+
+class _Usage(msgspec.Struct):
+    completion_tokens: int = 0
+
+
+class _WithUsage(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+_WITH_USAGE = msgspec.json.Decoder(_WithUsage)
+
+
 class _Stream:
     """Sink of one decode stream."""
 
-    __slots__ = ("_error", "_headers", "_on_first", "_reply", "_tail", "told_error")
+    __slots__ = (
+        "_error", "_generation", "_headers", "_itl", "_last_s", "_reply", "_tail", "num_events", "told_error",
+    )  # fmt: skip
 
-    def __init__(self, reply: Reply, headers: Mapping[str, str], on_first: Callable[[], None]) -> None:
+    def __init__(
+        self, reply: Reply, headers: Callable[[], Mapping[str, str]], generation: Generation, itl: ItlCounts
+    ) -> None:
         self._reply = reply
         self._headers = headers
-        self._on_first = on_first
+        self._generation = generation
+        self._itl = itl
         self._tail = b""
         self._error = b""
+        self._last_s = 0.0
+        self.num_events = 0
         self.told_error = False
 
     def feed(self, data: bytes) -> bool:
         """Take body bytes; the first decide whether there is a stream at all."""
-        if self._error or (not self._reply.started and data.startswith(_ERROR_EVENT)):
-            self._error += data
+        now_s, num_events = monotonic(), data.count(b"\n\n")
+        self.num_events += num_events
+        if self._last_s:
+            if num_events:
+                self._itl.add(now_s - self._last_s, num_events)
+                self._last_s = now_s
+        elif not self._start(data, now_s, num_events):
             return True
-        if not self._reply.started:
-            self._on_first()
-            self._reply.start(200, {**self._headers, **EVENT_STREAM})
         if _ERROR_EVENT in data or (not self.at_event_boundary and _ERROR_EVENT in self._tail + data[: len(DONE)]):
             self.told_error = True
         if self.told_error:
             data = data.removesuffix(DONE)
-        self._tail = (self._tail + data)[-len(DONE) :] if len(data) < len(DONE) else data[-len(DONE) :]
+        self._tail = data[-len(DONE) :] if len(data) >= len(DONE) else (self._tail + data)[-len(DONE) :]
         return self._reply.write(data)
+
+    def _start(self, data: bytes, now_s: float, num_events: int) -> bool:
+        """Begin the reply, unless the stream begins with an error."""
+        if self._error or data.startswith(_ERROR_EVENT):
+            self._error += data
+            return False
+        self._last_s = self._generation.ledger.first_byte = now_s
+        if num_events > 1:
+            self._itl.add(0.0, num_events - 1)
+        self._reply.start(200, {**self._headers(), **EVENT_STREAM})
+        return True
 
     @property
     def at_event_boundary(self) -> bool:

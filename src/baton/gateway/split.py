@@ -6,8 +6,8 @@ Choice i of prompt p gets index p * n + i, as vLLM numbers them. Prompt tokens a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -17,32 +17,40 @@ from baton.base.reply import Reply
 from baton.engine.errors import EngineGarbled
 from baton.engine.kv_transfer import JsonObject
 from baton.engine.response import Response
+from baton.gateway.counts import ItlCounts
 from baton.gateway.handoff import EngineRefused, Generation, HandoffRunner
-from baton.gateway.openai import Call
+from baton.gateway.openai import Body, Call
 from baton.gateway.relay import DONE, EVENT_STREAM, MAX_ANSWER_BYTES, StreamFailed, error_status
 
 
 async def serve_split(
     runner: HandoffRunner,
     call: Call,
-    generation: Generation,
+    generations: Sequence[Generation],
     reply: Reply,
-    headers: Mapping[str, str],
-    on_first: Callable[[], None],
+    headers: Callable[[Generation], Mapping[str, str]],
+    itl: ItlCounts,
 ) -> None:
     """Answer a call of several generations; if one fails, the others are cancelled and the call fails.
 
-    Raises   what the first failing generation raised; StreamFailed once a stream has started
+    headers   asked for the reply's once the first byte of the first generation is here
+    Raises    what the first failing generation raised; StreamFailed once a stream has started
     """
     parts: list[JsonObject] = [{} for _ in call.singles]
+    request_id = generations[0].client_id
 
-    async def run(index: int, body: JsonObject) -> None:
-        own = replace(generation, request_id=f"{generation.request_id}-{index}")
-        async with runner.decoding(own, body) as response:
+    async def run(index: int, body: Body) -> None:
+        own = generations[index]
+
+        async def deliver(response: Response) -> None:
             if call.stream:
-                parts[index] = await _pass_events(response, index, generation.request_id, reply, headers, on_first)
+                parts[index] = await _pass_events(response, index, request_id, reply, own, headers, itl)
             else:
                 parts[index] = _completion(await response.read(MAX_ANSWER_BYTES), response)
+                own.ledger.ended = monotonic()
+                own.num_output_tokens = (parts[index].get("usage") or {}).get("completion_tokens", 0)
+
+        await runner.run(own, body, deliver, lambda: reply.started)
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -55,7 +63,9 @@ async def serve_split(
         raise StreamFailed(str(first), at_event_boundary=True) from None
     usage = _usage([part.get("usage") for part in parts], call.num_choices)
     if not call.stream:
-        reply.send(200, {**headers, "content-type": "application/json"}, msgspec.json.encode(_merged(parts, usage)))
+        last = max(generations, key=lambda generation: generation.ledger.ended)
+        json = {**headers(last), "content-type": "application/json"}
+        reply.send(200, json, msgspec.json.encode(_merged(parts, usage)))
         return
     if call.include_usage:
         reply.write(b"data: " + msgspec.json.encode({**parts[0], "choices": [], "usage": usage}) + b"\n\n")
@@ -68,11 +78,13 @@ async def _pass_events(
     index: int,
     request_id: str,
     reply: Reply,
-    headers: Mapping[str, str],
-    on_first: Callable[[], None],
+    own: Generation,
+    headers: Callable[[Generation], Mapping[str, str]],
+    itl: ItlCounts,
 ) -> JsonObject:
     """Pass one generation's events on under its index; returns its usage event, or {} where none came."""
     usage: JsonObject = {}
+    last_s = 0.0
     async for event in _events(response):
         event["id"] = request_id
         if not event.get("choices"):
@@ -80,9 +92,15 @@ async def _pass_events(
             continue
         for choice in event["choices"]:
             choice["index"] = index
+        now_s = monotonic()
+        if last_s:
+            itl.add(now_s - last_s, 1)
+        else:
+            own.ledger.first_byte = now_s
+        last_s = now_s
+        own.num_output_tokens += 1
         if not reply.started:
-            on_first()
-            reply.start(200, {**headers, **EVENT_STREAM})
+            reply.start(200, {**headers(own), **EVENT_STREAM})
         if not reply.write(b"data: " + msgspec.json.encode(event) + b"\n\n"):
             await reply.drain()
     return usage

@@ -45,6 +45,16 @@ class Worker(Strict):
     nixl_port: Port | None = Field(
         default=None, description="NIXL side channel of the first rank, rank i on nixl_port + i; for network rules."
     )
+    max_num_seqs: int | None = Field(
+        default=None, gt=0, description="Most requests one rank runs at a time; None where it is not known."
+    )
+    kv_events_port: Port | None = Field(
+        default=None, description="Where the first rank publishes its KV events, rank i on kv_events_port + i."
+    )
+    kv_replay_port: Port | None = Field(
+        default=None,
+        description="Where the first rank replays KV events that were missed, rank i on kv_replay_port + i.",
+    )
     weights: str = Field(
         default="",
         description="Identity of the weights, such as a commit; ranks of different weights are never paired.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from baton.engine.advertised import advertised
 from baton.recipe.deployment import Deployment, EngineSpec
 from baton.recipe.workers import Worker, WorkersFile
 from baton.render import names
@@ -50,7 +51,7 @@ def _workers(deployment: Deployment, engine: EngineSpec) -> Iterator[Worker]:
             dp_ranks=dp_ranks,
             nixl_port=names.NIXL_PORT + engine.dp_start_rank + at,
             weights=deployment.model.revision or "",
-            attention_backend=str(engine.flags.get("attention-backend", "")),
+            **advertised(engine, engine.dp_start_rank + at),
         )
 
 

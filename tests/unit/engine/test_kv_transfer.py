@@ -14,7 +14,7 @@ from baton.engine.kv_transfer import (
     NoKvOffered,
     decode_body,
     prefill_body,
-    read_offer,
+    read_prefilled,
     rejection_released_kv,
     release_body,
 )
@@ -95,7 +95,7 @@ def test_a_release_is_parsed_and_then_rejected_for_its_temperature() -> None:
 )
 def test_an_answer_without_an_offer_is_an_error(answer: bytes) -> None:
     with pytest.raises(NoKvOffered, match="prefill answered 200"):
-        read_offer(answer)
+        read_prefilled(answer)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ async def test_metrics_count_what_was_asked_and_how_it_ended() -> None:
         assert values("baton_decode_alone") == {("echo needs the prompt's computation, not its KV",): 1}
         assert values("baton_pairs_verified") == {(): 1}
         assert values("baton_requests_in_flight") == {(): 0}
-        assert values("baton_ttft_seconds") == {(): 2}
+        assert values("baton_time_to_first_token_seconds") == {(): 2}
         assert values("baton_leg_seconds") == {("prefill",): 8, ("decode",): 8}
 
 

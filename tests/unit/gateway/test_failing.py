@@ -143,7 +143,7 @@ async def test_kv_of_a_decode_engine_that_cannot_be_reached_is_released_through_
         await d.decode.die()
         d.prefill.prefill_gate.set()
         statuses = sorted(got.status for got in await asyncio.gather(*asking))
-        assert statuses == [200, 503]
+        assert statuses == [200, 200], "what the lost one was to decode is tried again on the other"
         await d.idle()
         assert d.expired == 0
         assert d.metric("baton_kv_releases_total", result="released") == 1
@@ -172,7 +172,7 @@ async def test_an_engine_that_dies_while_decoding_fails_the_request(stream: bool
         await eventually(lambda: d.decode.running)
         await asyncio.sleep(0)
         if stream:
-            await eventually(lambda: d.metric("baton_ttft_seconds_count") == 1)
+            await eventually(lambda: d.metric("baton_time_to_first_token_seconds_count") == 1)
         await d.decode.die()
         got = await asking
         if stream:

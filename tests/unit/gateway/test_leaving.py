@@ -124,7 +124,7 @@ async def test_while_the_decode_connection_is_made_the_kv_is_released(monkeypatc
     connecting, connect = asyncio.Event(), HttpClient._connect
 
     async def never_the_first_time(client: HttpClient, origin: Origin, doing: str, deadline_s: float | None) -> Any:
-        if origin.port == decode_port and not connecting.is_set():
+        if origin.port == decode_port and doing.endswith(CHAT) and not connecting.is_set():
             connecting.set()
             await asyncio.Event().wait()
         return await connect(client, origin, doing, deadline_s)

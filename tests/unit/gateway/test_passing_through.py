@@ -165,8 +165,8 @@ async def test_what_prefill_cannot_serve_is_served_by_decode_alone_and_counted(
         assert got.raw == d.decode.answers[-1]
         assert not d.prefill.of_kind("prefill")
         assert d.decode.of_kind("alone")[-1].body == body_for(path, **fields)
-        samples = d.gateway.metrics.decode_alone.collect()[0].samples
-        assert [s.value for s in samples if s.name.endswith("_total") and why in s.labels["reason"]] == [1.0]
+        (family,) = d.gateway.metrics.decode_alone.collect()
+        assert [s.value for s in family.samples if s.name.endswith("_total") and why in s.labels["reason"]] == [1.0]
         await d.idle()
 
 

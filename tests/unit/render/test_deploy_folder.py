@@ -30,6 +30,8 @@ def test_a_folder_is_a_fresh_render(stem: str, target: str) -> None:
 def test_no_folder_has_lost_its_recipe() -> None:
     for path in DEPLOY.rglob("*"):
         stem, *rest = path.relative_to(DEPLOY).parts
+        if stem == "monitoring":  # written by hand, for every deployment
+            continue
         assert (RECIPES / f"{stem}.yaml").is_file(), path
         assert not rest or rest[0] in TARGETS, path
 

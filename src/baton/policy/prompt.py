@@ -1,0 +1,40 @@
+"""A prompt as a chain of hashes: block i's hash stands for all of the prompt up to the end of block i.
+
+Two prompts that begin alike have chains that begin alike. Hashes are 64 bits; a collision costs a misjudged cache hit,
+never a wrong answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import pack
+
+from xxhash import xxh3_64_intdigest
+
+
+def text_chain(seed: bytes, text: bytes, block_bytes: int) -> list[int]:
+    """Hashes of the whole blocks of a text; what is left over at its end belongs to none.
+
+    seed   whatever else decides what the first block means, such as the tools of a conversation
+    """
+    before, chain = xxh3_64_intdigest(seed), []
+    view = memoryview(text)
+    for start in range(0, len(text) - block_bytes + 1, block_bytes):
+        before = xxh3_64_intdigest(view[start : start + block_bytes], before)
+        chain.append(before)
+    return chain
+
+
+def token_chain(seed: bytes, token_ids: Sequence[int], block_size: int) -> list[int]:
+    """Hashes of the whole KV blocks of a prompt's tokens."""
+    return continued(xxh3_64_intdigest(seed), token_ids, block_size)
+
+
+def continued(before: int, token_ids: Sequence[int], block_size: int) -> list[int]:
+    """Hashes of the whole KV blocks of tokens that follow the block hashed `before`."""
+    chain = []
+    for start in range(0, len(token_ids) - block_size + 1, block_size):
+        block = token_ids[start : start + block_size]
+        before = xxh3_64_intdigest(pack(f"<{block_size}q", *block), before)
+        chain.append(before)
+    return chain
