@@ -7,6 +7,8 @@ from math import inf
 _RECOVERY_S = 30.0
 """Half of what is known of a rank's slowness is forgotten in this time, so that it is tried again."""
 _SLOWNESS_WEIGHT = 0.2
+_NOISE = 1.25
+"""A rank this much slower is no slower: else whichever noise has made the fastest would get all that comes alone."""
 
 
 class Slowness:
@@ -20,16 +22,18 @@ class Slowness:
 
     def at(self, now_s: float) -> float:
         """The factor; it goes back towards 1 while nothing is seen."""
-        if self._value == 1.0:
-            return 1.0
-        left: float = 0.5 ** (max(0.0, now_s - self._seen_s) / _RECOVERY_S)
-        return 1.0 + (self._value - 1.0) * left
+        value = self._faded(now_s) if self._value != 1.0 else 1.0
+        return value if value > _NOISE else 1.0
 
     def saw(self, ratio: float, now_s: float) -> None:
         """Work took `ratio` times what was predicted."""
-        before = self.at(now_s)
+        before = self._faded(now_s)
         self._value = before + _SLOWNESS_WEIGHT * (min(max(ratio, 1.0), 16.0) - before)
         self._seen_s = now_s
+
+    def _faded(self, now_s: float) -> float:
+        left: float = 0.5 ** (max(0.0, now_s - self._seen_s) / _RECOVERY_S)
+        return 1.0 + (self._value - 1.0) * left
 
 
 class PrefillLoad:

@@ -155,10 +155,8 @@ class Router:
         if not decision.local:
             prefill.last_turn = self._turn
             prefill.join(decision.prefill_s, now_s)
-        if ask.chain:
-            if not decision.local:
-                self.index.stored(pair.prefill, ask.chain)
-            self.index.stored(pair.decode, ask.chain)
+        if ask.chain and not decision.local:
+            self.index.stored(pair.prefill, ask.chain)  # by the time another of its kind is computed there, it is
         if ask.session:
             self._remember(ask.session, pair)
         return reservation
@@ -323,12 +321,18 @@ class Router:
         self, reservation: Reservation, now_s: float, num_output_tokens: int = 0, completed: bool = False
     ) -> None:
         """The request is over, however it ended; a second call does nothing."""
+        ask, pair = reservation.ask, reservation.pair
         if reservation.holds_prefill:
             self._leave_prefill(reservation, now_s)
+            if ask.chain:  # the leg never ended well: what it was to compute is not there
+                num_held = round(reservation.decision.num_prefill_hit_tokens / max(ask.tokens_per_block, 1.0))
+                self.index.removed(pair.prefill, ask.chain[num_held:])
         if not reservation.holds_decode:
             return
+        if completed and ask.chain:
+            self.index.stored(pair.decode, ask.chain)
         reservation.holds_decode = False
-        load = self._decode[reservation.pair.decode]
+        load = self._decode[pair.decode]
         running, kv_tokens = float(load.num_requests), load.kv_tokens
         load.leave(reservation.kv_tokens)
         if not completed or not num_output_tokens:

@@ -4,9 +4,10 @@
     decode     d0 + d1 * requests + d2 * KV tokens       one step of a rank's whole batch
     transfer   t0 + t1 * tokens                          KV from a prefill rank to a decode rank
 
-Least squares over samples that are forgotten exponentially, held to what is known beforehand by a little weight (ridge
-regression), no coefficient below zero. It starts at figures of an H200, so that the first request is routed sensibly; a
-few dozen requests replace them.
+Least squares of relative errors over samples that are forgotten exponentially, held by a little weight to the shape of
+what is known beforehand (ridge regression), no coefficient below zero: a long prompt counts no more than a short one,
+and causes that never varied apart keep their proportion. It starts at figures of an H200, so that the first request is
+routed sensibly; a few dozen requests replace them.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ _FORGET = 0.98
 """About the last fifty samples decide."""
 _MAX_SURPRISE = 4.0
 """A sample counts as at most this many times, and at least one part in as many of, what was predicted."""
-_PRIOR_WEIGHT = 0.02
+_PRIOR_WEIGHT = 0.005
 """of what is known beforehand, in samples"""
 
 
 class Fit:
-    """A sum of coefficient times feature; features should be of the order of one."""
+    """A sum of coefficient times feature; `prior` are the coefficients to begin with, all above zero."""
 
-    __slots__ = ("_moments", "_prior", "_squares", "coefficients", "num_samples")
+    __slots__ = ("_moments", "_prior", "_products", "_targets", "_weight", "coefficients", "num_samples")
 
     def __init__(self, prior: Sequence[float]) -> None:
         self.coefficients = list(prior)
         self.num_samples = 0
         self._prior = tuple(prior)
-        self._squares = [[0.0] * len(prior) for _ in prior]
+        self._products = [[0.0] * len(prior) for _ in prior]
         self._moments = [0.0] * len(prior)
+        self._targets = self._weight = 0.0
 
     def predict(self, features: Sequence[float]) -> float:
         """The value expected of these features; never negative."""
@@ -42,29 +44,38 @@ class Fit:
         predicted = self.predict(features)
         if predicted > 0:
             value = min(max(value, predicted / _MAX_SURPRISE), predicted * _MAX_SURPRISE)
-        size = range(len(features))
-        for i in size:
-            self._moments[i] = _FORGET * self._moments[i] + features[i] * value
-            for j in size:
-                self._squares[i][j] = _FORGET * self._squares[i][j] + features[i] * features[j]
-        self.coefficients = self._solved()
+        # In shares of what the prior expects: they sum to 1, and the coefficients become multiples of the prior's.
+        expected = [c * x for c, x in zip(self._prior, features, strict=True)]
+        whole = sum(expected)
+        shares, target = [part / whole for part in expected], value / whole
+        for i, share in enumerate(shares):
+            self._moments[i] = _FORGET * self._moments[i] + share * target
+            row = self._products[i]
+            for j, other in enumerate(shares):
+                row[j] = _FORGET * row[j] + share * other
+        self._weight = _FORGET * self._weight + 1.0
+        self._targets = _FORGET * self._targets + target
+        self.coefficients = self._solved(self._targets / self._weight)
         self.num_samples += 1
 
-    def _solved(self) -> list[float]:
-        """The coefficients that fit best, those that would be negative left at zero."""
+    def _solved(self, scale: float) -> list[float]:
+        """The coefficients that fit best, those that would be negative left at zero.
+
+        scale   how many times as long as the prior says everything takes on the whole
+        """
         free = list(range(len(self._prior)))
         found = [0.0] * len(self._prior)
         while free:
             rows = [
-                [self._squares[i][j] + (_PRIOR_WEIGHT if i == j else 0.0) for j in free]
-                + [self._moments[i] + _PRIOR_WEIGHT * self._prior[i]]
+                [self._products[i][j] + (_PRIOR_WEIGHT if i == j else 0.0) for j in free]
+                + [self._moments[i] + _PRIOR_WEIGHT * scale]
                 for i in free
             ]
             solution = _eliminated(rows)
             worst = min(range(len(free)), key=solution.__getitem__)
             if solution[worst] >= 0:
                 for i, value in zip(free, solution, strict=True):
-                    found[i] = value
+                    found[i] = self._prior[i] * value
                 break
             del free[worst]
         return found

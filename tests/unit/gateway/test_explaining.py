@@ -55,11 +55,13 @@ async def test_a_route_is_explained_to_whoever_asks() -> None:
 
 async def test_a_conversation_returns_to_the_prefill_rank_that_has_its_beginning() -> None:
     async with deployment(prefill=3, decode=1) as d:
+        # These engines take no time, from which nothing can be learnt of ones that do.
+        d.gateway.runner.router._may_learn = lambda *_: False  # type: ignore[method-assign]
         for conversation in range(4):
-            text = f"conversation {conversation} " + "a long beginning, " * 200
+            text = f"conversation {conversation} " + "a long beginning, " * 100
             served = []
             for turn in range(3):
-                await d.http.post(CHAT, chat(text + f"turn {turn}"))
+                assert (await d.http.post(CHAT, chat(text + f"turn {turn}"))).status == 200
                 served.append(next(p.name for p in d.prefills if any(text[:40] in str(leg.body) for leg in p.legs)))
             assert len(set(served)) == 1
             assert sum(any(text[:40] in str(leg.body) for leg in p.legs) for p in d.prefills) == 1

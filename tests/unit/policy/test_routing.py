@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import product
+from random import Random
 from typing import Any
 
 import pytest
@@ -86,10 +87,40 @@ def test_a_cached_prefix_is_worth_a_wait_shorter_than_what_it_saves_and_no_longe
 def test_a_rank_that_was_lost_has_no_cache_any_more() -> None:
     chain = tuple(range(1, 101))
     on = router(PAIRS[:1])
-    on.release(reserve(on, long(10_000, chain)), 100.0)
+    first = reserve(on, long(10_000, chain))
+    on.prefilled(first, 50.0)
+    on.release(first, 100.0)
     assert reserve(on, long(10_000, chain), 200.0).decision.num_prefill_hit_tokens > 9_000
     on.lost(PREFILLS[0])
     assert reserve(on, long(10_000, chain), 300.0).decision.num_prefill_hit_tokens == 0
+
+
+def test_a_prefill_that_never_ended_well_has_cached_nothing() -> None:
+    on = router(PAIRS[:1])
+    on.release(reserve(on, long(10_000, tuple(range(1, 101)))), 0.01)
+    assert reserve(on, long(10_000, tuple(range(1, 101))), 1.0).decision.num_prefill_hit_tokens == 0
+
+
+def test_what_was_cached_before_a_failure_still_is() -> None:
+    on = router(PAIRS[:1])
+    first = reserve(on, long(5_000, tuple(range(1, 51))))
+    on.prefilled(first, 1.0)
+    on.release(first, 2.0, 10, True)
+    on.release(reserve(on, long(10_000, tuple(range(1, 101))), 3.0), 4.0)
+    assert reserve(on, long(10_000, tuple(range(1, 101))), 5.0).decision.num_prefill_hit_tokens == 5_000
+
+
+def test_noise_does_not_make_one_of_equal_ranks_the_favourite() -> None:
+    on, used, random = router(), Counter[RankId](), Random(4)
+    for i in range(300):
+        now_s = 10.0 * i
+        reservation = reserve(on, long(1_000), now_s)
+        used.update(reservation.pair)
+        now_s += 0.1 * random.gauss(1, 0.1)
+        on.prefilled(reservation, now_s, 1_000, 0)
+        on.decoding(reservation, now_s + 0.01)
+        on.release(reservation, now_s + random.gauss(1, 0.1), 50, True)
+    assert abs(used[PREFILLS[0]] - used[PREFILLS[1]]) <= 4
 
 
 def test_room_on_a_decode_rank_that_comes_while_the_prompt_is_prefilled_costs_nothing() -> None:
