@@ -16,7 +16,7 @@ from baton.base.errors import BatonError, ConfigError
 
 VERBS = (
     "check", "migrate", "settings", "render", "lock", "secret", "test",
-    "up", "status", "logs", "down", "prove", "gateway", "schema", "version",
+    "up", "status", "logs", "down", "prove", "gateway", "engine", "schema", "version",
 )  # fmt: skip
 _HIDDEN = ("supervise",)
 
@@ -33,6 +33,8 @@ class _Verbs(TyperGroup):
         if cmd_name not in VERBS and cmd_name not in _HIDDEN:
             return None
         module = importlib.import_module(f"baton.cli.{cmd_name}")
+        if isinstance(getattr(module, cmd_name), typer.Typer):
+            return typer.main.get_command(getattr(module, cmd_name))
         verb = typer.Typer(add_completion=False)
         verb.command(cmd_name)(getattr(module, cmd_name))
         return typer.main.get_command(verb)
