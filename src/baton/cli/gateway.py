@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,8 +17,11 @@ import typer
 import uvloop
 
 from baton.base.errors import ConfigError
+from baton.engine.client import HttpClient
 from baton.gateway.access_log import AccessLog
 from baton.gateway.app import MAX_PREFIX_BLOCKS, Gateway, serve
+from baton.gateway.processes import serve_by_fronts
+from baton.gateway.remote_router import RemoteRouter
 from baton.gateway.tracing import Tracing, open_tracing
 from baton.policy.prefix_index import PrefixIndex
 from baton.policy.routing import Router
@@ -41,6 +45,10 @@ def gateway(
     prefill_locally: Annotated[
         bool, typer.Option(help="Let a decode rank prefill a prompt itself where that is predicted to be faster.")
     ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Above 1: so many share the port, and one more routes for all of them.")
+    ] = 1,
+    front: Annotated[str, typer.Option(hidden=True, help="Socket of the router process that started this.")] = "",
     access_log: Annotated[
         str, typer.Option(help="File for one JSON line a request, without prompts; - is stdout. SIGHUP reopens it.")
     ] = "",
@@ -57,24 +65,41 @@ def gateway(
         index=PrefixIndex(prefix_blocks), times=StepTimes(), affinity_s=affinity_s, prefill_locally=prefill_locally
     )
 
+    file = load_workers(workers)
+
+    def make(client: HttpClient, router: Router) -> Gateway:
+        return Gateway(
+            file, client, SystemRandom(), started_at_s=time.time(), request_timeout_s=request_timeout_s, router=router
+        )
+
+    def command(port: int, path: str) -> list[str]:
+        return [sys.executable, "-m", "baton", *sys.argv[1:], "--port", str(port), "--front", path]
+
     @contextlib.asynccontextmanager
     async def serving() -> AsyncIterator[tuple[Gateway, str]]:
-        async with _observed(access_log, trace_endpoint, trace_fraction) as (log, tracing):
+        several = processes > 1 and not front
+        async with _observed(access_log, trace_endpoint, trace_fraction, several) as (log, tracing):
             try:
-                async with serve(
-                    load_workers(workers),
-                    host,
-                    port,
-                    random=SystemRandom(),
-                    started_at_s=time.time(),
-                    request_timeout_s=request_timeout_s,
-                    max_body_bytes=max_body_bytes,
-                    grace_s=drain_s,
-                    router=router,
-                    access_log=log,
-                    tracing=tracing,
-                ) as found:
-                    yield found
+                if several:
+                    found = serve_by_fronts(
+                        make, router, host, port, num_fronts=processes, command=command, grace_s=drain_s
+                    )
+                else:
+                    found = serve(
+                        file,
+                        host,
+                        port,
+                        random=SystemRandom(),
+                        started_at_s=time.time(),
+                        request_timeout_s=request_timeout_s,
+                        max_body_bytes=max_body_bytes,
+                        grace_s=drain_s,
+                        router=RemoteRouter(front) if front else router,
+                        access_log=log,
+                        tracing=tracing,
+                    )
+                async with found as gateway_and_url:
+                    yield gateway_and_url
             except OSError as error:
                 raise ConfigError(
                     f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
@@ -99,9 +124,12 @@ async def _until_asked_to_stop(serving: contextlib.AbstractAsyncContextManager[t
 
 @contextlib.asynccontextmanager
 async def _observed(
-    access_log: str, trace_endpoint: str, trace_fraction: float
+    access_log: str, trace_endpoint: str, trace_fraction: float, by_fronts: bool
 ) -> AsyncIterator[tuple[AccessLog | None, Tracing | None]]:
-    """The access log and the traces that were asked for; what waits in them is written at the end."""
+    """The access log and the traces that were asked for, unless fronts write them; the rest is written at the end."""
+    if by_fronts:
+        yield None, None
+        return
     log = AccessLog(access_log) if access_log else None
     tracing = None
     try:

@@ -19,7 +19,7 @@ from time import monotonic
 
 import msgspec
 
-from baton.base.errors import RequestError
+from baton.base.errors import RequestError, WorkerError
 from baton.base.reply import Reply, Request
 from baton.base.server import HttpServer, ServerLimits
 from baton.engine.client import HttpClient
@@ -27,11 +27,12 @@ from baton.engine.vllm import VllmServer
 from baton.gateway import openai
 from baton.gateway.access_log import AccessLog
 from baton.gateway.failures import JSON, answer_error
-from baton.gateway.handoff import HandoffRunner
+from baton.gateway.handoff import AnyRouter, HandoffRunner
 from baton.gateway.loop_lag import EventLoopLag
 from baton.gateway.metrics import GatewayMetrics, RankRequests
 from baton.gateway.pool import Pool
 from baton.gateway.readiness import Readiness
+from baton.gateway.remote_router import RemoteRouter
 from baton.gateway.serving import Serving
 from baton.gateway.tracing import Tracing
 from baton.policy.prefix_index import PrefixIndex
@@ -49,7 +50,7 @@ class Gateway:
     """Answers requests for one deployment.
 
     random              source of request ids and canary nonces
-    router              chooses the pair of every request; None = baton's, with nothing known of the ranks' limits
+    router              chooses the pair of every request: here, or, for a front, in the router process; None = here
     started_at_s        Unix seconds, shown by /v1/models
     request_timeout_s   the one deadline of a request, over both legs
     """
@@ -62,7 +63,7 @@ class Gateway:
         *,
         started_at_s: float,
         request_timeout_s: float,
-        router: Router | None = None,
+        router: AnyRouter | None = None,
         access_log: AccessLog | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -98,18 +99,22 @@ class Gateway:
             await self.serving.serve(request, reply)
             return
         try:
-            self._answer(request, reply)
-        except RequestError as error:
+            await self._answer(request, reply)
+        except (RequestError, WorkerError) as error:
             answer_error(error, reply)
 
     async def run(self) -> None:
-        """The background work: keep the pool true, watch the loop; never ends by itself."""
+        """The background work: keep the pool true, watch the loop; never ends by itself.
+
+        Raises   WorkerError in a front whose router process is gone
+        """
         lag = EventLoopLag(self.metrics.loop_lag_seconds, period_s=_LAG_PERIOD_S, clock_s=monotonic)
+        router = self.runner.router
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.readiness.run())
+            tasks.create_task(router.watch() if isinstance(router, RemoteRouter) else self.readiness.run())
             tasks.create_task(lag.run())
 
-    def _answer(self, request: Request, reply: Reply) -> None:
+    async def _answer(self, request: Request, reply: Reply) -> None:
         match request.method, request.path:
             case "GET" | "HEAD", "/v1/models":
                 reply.send(200, JSON, self._models_list)
@@ -119,9 +124,11 @@ class Gateway:
                 state = self.pool.describe()
                 reply.send(200 if state["ready"] else 503, JSON, msgspec.json.encode(state))
             case "GET" | "HEAD", "/metrics":
-                reply.send(200, {"content-type": "text/plain; version=0.0.4; charset=utf-8"}, self._metrics_text())
+                text = await self._ask_router(request.path) or self.metrics_text()
+                reply.send(200, {"content-type": "text/plain; version=0.0.4; charset=utf-8"}, text)
             case "GET" | "HEAD", "/debug/routes":
-                reply.send(200, JSON, msgspec.json.encode(self.serving.explain()))
+                text = await self._ask_router(request.path) or msgspec.json.encode(self.serving.explain())
+                reply.send(200, JSON, text)
             case (
                 _,
                 openai.CHAT | openai.COMPLETIONS | "/v1/models" | "/health" | "/ready" | "/metrics" | "/debug/routes",
@@ -130,7 +137,13 @@ class Gateway:
             case _:
                 raise RequestError(404, f"There is no {request.path} here.", kind="NotFoundError")
 
-    def _metrics_text(self) -> bytes:
+    async def _ask_router(self, path: str) -> bytes:
+        """What all processes say together; nothing if there is only this one."""
+        router = self.runner.router
+        return await router.ask(path) if isinstance(router, RemoteRouter) else b""
+
+    def metrics_text(self) -> bytes:
+        """What this process counts."""
         router = self.runner.router
         self.metrics.scraped(
             num_pairs=len(self.pool.pairs),
@@ -139,9 +152,10 @@ class Gateway:
                 RankRequests(rank.worker, rank.dp_rank, str(state.server.worker.role), router.load(rank))
                 for state in self.pool.workers.values()
                 for rank in state.ranks
+                if isinstance(router, Router)
             ],
             queue_lengths={},
-            num_prefix_blocks=len(router.index),
+            num_prefix_blocks=len(router.index) if isinstance(router, Router) else 0,
             num_access_log_lines_lost=self._access_log.num_lines_lost if self._access_log else 0,
         )
         return self.metrics.text()
@@ -158,7 +172,7 @@ async def serve(
     request_timeout_s: float,
     max_body_bytes: int,
     grace_s: float = 10.0,
-    router: Router | None = None,
+    router: AnyRouter | None = None,
     access_log: AccessLog | None = None,
     tracing: Tracing | None = None,
 ) -> AsyncIterator[tuple[Gateway, str]]:
@@ -166,7 +180,8 @@ async def serve(
 
     Its `watching` keeps the pool true and never ends by itself: if it does, the gateway must not go on.
     grace_s   how long requests may go on after the block has ended
-    Raises    OSError when the address cannot be had
+    router    a RemoteRouter makes it one of several fronts that share the address
+    Raises    OSError when the address, or the router process, cannot be had
     """
     client = HttpClient(connect_timeout_s=5.0)
     gateway = Gateway(
@@ -180,7 +195,9 @@ async def serve(
         tracing=tracing,
     )
     server = HttpServer(gateway.handle, openai.error_body, ServerLimits(max_body_bytes=max_body_bytes))
-    await server.start(host, port)
+    if isinstance(router, RemoteRouter):
+        await router.connect(gateway.pool.ranks, state_changed=gateway.pool.mirror, metrics=gateway.metrics_text)
+    await server.start(host, port, reuse_port=isinstance(router, RemoteRouter))
     gateway.watching = asyncio.create_task(gateway.run())
     bound_host, bound_port = server.address
     shown = f"[{bound_host}]" if ":" in bound_host else bound_host
@@ -191,4 +208,6 @@ async def serve(
         await asyncio.wait([gateway.watching])
         await server.stop(grace_s)
         await gateway.runner.settle()
+        if isinstance(router, RemoteRouter):
+            router.close()
         client.close()

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -32,10 +32,11 @@ from baton.gateway.ledger import Ledger
 from baton.gateway.metrics import GatewayMetrics
 from baton.gateway.openai import Body
 from baton.gateway.pool import Pool
+from baton.gateway.remote_router import RemoteRouter
 from baton.gateway.tracing import Trace
 from baton.policy.handoff import Debt, Handoff, State
 from baton.policy.rank import Pair
-from baton.policy.routing import Ask, Reservation, Router
+from baton.policy.routing import Ask, Router
 
 log = logging.getLogger("baton.gateway")
 
@@ -43,6 +44,11 @@ RETRY_AFTER_S = 5
 """What clients are told to wait when no pair is ready: an engine comes back in 20 s at best."""
 
 _MAX_ANSWER_BYTES = 16 << 20
+
+
+AnyRouter: TypeAlias = Router | RemoteRouter
+AnyReservation: TypeAlias = Any
+"""a router's own: Router's Reservation, RemoteRouter's RemoteReservation"""
 
 
 class EngineRefused(WorkerError):
@@ -84,7 +90,7 @@ class Generation:
         self.ask = ask
         self.num_prompt_bytes = num_prompt_bytes
         self.ledger = ledger
-        self.reservation: Reservation | None = None
+        self.reservation: AnyReservation | None = None
         self.num_prompt_tokens: int | None = None
         self.num_cached_tokens: int | None = None
         self.num_output_tokens = self.num_kv_blocks = 0
@@ -100,7 +106,7 @@ class HandoffRunner:
     """
 
     def __init__(
-        self, pool: Pool, router: Router, metrics: GatewayMetrics, *, settle_s: float = 30.0, max_retries: int = 2
+        self, pool: Pool, router: AnyRouter, metrics: GatewayMetrics, *, settle_s: float = 30.0, max_retries: int = 2
     ) -> None:
         self.router = router
         self._pool = pool
@@ -123,7 +129,7 @@ class HandoffRunner:
         """
         avoid: tuple[str, ...] = ()
         for num_retries_left in range(self._max_retries, -1, -1):
-            reservation = self._reserve(generation, avoid)
+            reservation = await self._reserve(generation, avoid)
             try:
                 await self._once(generation, body, reservation, deliver)
                 return
@@ -142,8 +148,13 @@ class HandoffRunner:
         if self._settling:
             await asyncio.wait(self._settling, timeout=self._settle_s)
 
-    def _reserve(self, generation: Generation, avoid: tuple[str, ...]) -> Reservation:
-        reservation = generation.reservation = self.router.reserve(generation.ask, monotonic(), avoid)
+    async def _reserve(self, generation: Generation, avoid: tuple[str, ...]) -> AnyReservation:
+        reservation: AnyReservation | None
+        if isinstance(self.router, Router):
+            reservation = self.router.reserve(generation.ask, monotonic(), avoid)
+        else:
+            reservation = await self.router.reserve(generation.ask, monotonic(), avoid, generation.client_id)
+        generation.reservation = reservation
         if reservation is None:
             self._metrics.generations.of(State.SHED).inc()
             raise RequestError(
@@ -158,7 +169,7 @@ class HandoffRunner:
         self,
         generation: Generation,
         body: Body,
-        reservation: Reservation,
+        reservation: AnyReservation,
         deliver: Callable[[Response], Awaitable[None]],
     ) -> None:
         """One try, from its reservation to its one outcome."""
@@ -194,7 +205,7 @@ class HandoffRunner:
     def _failed(
         self,
         generation: Generation,
-        reservation: Reservation,
+        reservation: AnyReservation,
         handoff: Handoff,
         params: JsonObject | None,
         error: BaseException,

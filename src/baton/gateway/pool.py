@@ -6,16 +6,18 @@ Only a pair that has completed a verified hand-off since both its workers were l
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from baton.engine.vllm import Identity, VllmServer
 from baton.policy.rank import Pair, RankId
-from baton.policy.routing import Router
 from baton.recipe.recipe import Role
 
 UNVERIFIED = "not verified yet"
 """Why a pair does not serve before its first verification has ended."""
+_ELSEWHERE = Identity(engine_version="", model="", weights="", attention_backend="", block_size="", kv_cache_dtype="")
+"""Of a worker that the router process has asked: what it said is known there."""
 
 
 @dataclass(slots=True)
@@ -33,12 +35,29 @@ class WorkerState:
         return [RankId(self.server.worker.name, rank) for rank in self.server.worker.dp_ranks]
 
 
-class Pool:
-    """All workers and pairs of a deployment; the router is told which pairs may serve, and which ranks are gone."""
+class Told(Protocol):
+    """A router, as far as the pool speaks to it."""
 
-    def __init__(self, servers: list[VllmServer], router: Router) -> None:
+    def set_pairs(self, pairs: Iterable[Pair]) -> None:
+        """Which pairs may serve from now on."""
+
+    def set_limits(self, rank: RankId, max_num_seqs: int | None, max_kv_tokens: int | None) -> None:
+        """What a decode rank has room for."""
+
+    def lost(self, rank: RankId) -> None:
+        """A rank's process is gone."""
+
+
+class Pool:
+    """All workers and pairs of a deployment; the router is told which pairs may serve, and which ranks are gone.
+
+    on_change   called when a worker or a pair has come, gone, or been judged
+    """
+
+    def __init__(self, servers: list[VllmServer], router: Told) -> None:
         self.workers = {server.worker.name: WorkerState(server) for server in servers}
         self.num_found = 0
+        self.on_change: Callable[[], None] = lambda: None
         self._router = router
         self._found = asyncio.Event()
         self.pairs: dict[Pair, str] = {
@@ -54,6 +73,11 @@ class Pool:
     def server(self, rank: RankId) -> VllmServer:
         """The server of a rank."""
         return self.workers[rank.worker].server
+
+    @property
+    def ranks(self) -> list[RankId]:
+        """Every rank, in the order of the workers file."""
+        return [rank for state in self.workers.values() for rank in state.ranks]
 
     def decode_ranks(self) -> list[RankId]:
         """Every decode rank, ready or not."""
@@ -85,6 +109,13 @@ class Pool:
         """Return when more workers than `num_found` have been found."""
         while self.num_found == num_found:
             await self._found.wait()
+
+    def mirror(self, workers: list[str], pairs: list[str]) -> None:
+        """Take over what another pool of the same workers says: why each worker and each pair may not serve."""
+        for state, reason in zip(self.workers.values(), workers, strict=True):
+            state.identity, state.reason = None if reason else _ELSEWHERE, reason
+        self.pairs = dict(zip(self.pairs, pairs, strict=True))
+        self._update()
 
     def generations(self, pair: Pair) -> tuple[int, int]:
         """When both workers of a pair were last found; a result counts only if this has not changed meanwhile."""
@@ -146,3 +177,4 @@ class Pool:
     def _update(self) -> None:
         self.verified = tuple(pair for pair, reason in self.pairs.items() if not reason)
         self._router.set_pairs(self.verified)
+        self.on_change()

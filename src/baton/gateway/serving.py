@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from random import Random
@@ -21,9 +20,10 @@ from baton.gateway.ledger import Ledger
 from baton.gateway.metrics import GatewayMetrics
 from baton.gateway.prompts import Prompts
 from baton.gateway.relay import relay
+from baton.gateway.routes import Routes
 from baton.gateway.split import serve_split
 from baton.gateway.tracing import CONTEXT_HEADERS, Trace, Tracing
-from baton.policy.decision import Decision
+from baton.policy.routing import Router
 
 ROUTE_HEADER = "x-baton-route"
 """On a request: explain the route; on its reply: the explanation."""
@@ -31,8 +31,6 @@ SESSION_HEADER = "x-session-id"
 """Requests of one session prefer the pair that served it last."""
 CLIENT_LEFT = 499
 """The status of a request whose client did not wait, in logs and metrics; by nginx's convention, for HTTP has none."""
-
-_NUM_ROUTES_KEPT = 256
 
 
 class Serving:
@@ -64,7 +62,7 @@ class Serving:
         self._access_log = access_log
         self._tracing = tracing
         self._prompts = Prompts()
-        self._routes: deque[tuple[str, Decision]] = deque(maxlen=_NUM_ROUTES_KEPT)
+        self._routes = Routes()
 
     async def serve(self, request: Request, reply: Reply) -> None:
         """Answer one request; every outcome is a reply, but for a client that has left."""
@@ -85,16 +83,10 @@ class Serving:
                 self._record(request, reply, call, generations, ledger, trace, status, error_text)
 
     def explain(self) -> dict[str, Any]:
-        """The /debug/routes answer: the latest decisions, newest first, and what they rest on."""
+        """The /debug/routes answer of a process that routes itself: the latest decisions, and what they rest on."""
         router = self._runner.router
-        return {
-            "routes": [
-                {"request_id": request_id, **decision.as_dict()} for request_id, decision in reversed(self._routes)
-            ],
-            "step_times": router.times.as_dict(),
-            "tokens_per_byte": self._prompts.tokens_per_byte,
-            "prefix_blocks": len(router.index),
-        }
+        assert isinstance(router, Router), "a front asks the router process"
+        return {**self._routes.explain(router), "tokens_per_byte": self._prompts.tokens_per_byte}
 
     async def _generate(self, request: Request, call: openai.Call, generations: list[Generation], reply: Reply) -> None:
         metrics, explain = self._metrics, ROUTE_HEADER in request.headers
@@ -161,7 +153,7 @@ class Serving:
         }
         if explain:
             headers[ROUTE_HEADER] = reservation.decision.text()
-        self._routes.append((request_id, reservation.decision))
+        self._routes.add(request_id, reservation.decision)
         return headers
 
     def _learn(self, generations: list[Generation]) -> None:
