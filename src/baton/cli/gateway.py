@@ -19,10 +19,12 @@ import uvloop
 from baton.base.errors import ConfigError
 from baton.engine.client import HttpClient
 from baton.gateway.access_log import AccessLog
-from baton.gateway.app import MAX_PREFIX_BLOCKS, Gateway, serve
+from baton.gateway.app import HOLD_S, MAX_PREFIX_BLOCKS, MAX_QUEUED, TTFT_DEADLINE_S, Gateway, serve
+from baton.gateway.keys import Keys
 from baton.gateway.processes import serve_by_fronts
 from baton.gateway.remote_router import RemoteRouter
 from baton.gateway.tracing import Tracing, open_tracing
+from baton.policy.admission import Admission
 from baton.policy.prefix_index import PrefixIndex
 from baton.policy.routing import Router
 from baton.policy.step_times import StepTimes
@@ -45,6 +47,16 @@ def gateway(
     prefill_locally: Annotated[
         bool, typer.Option(help="Let a decode rank prefill a prompt itself where that is predicted to be faster.")
     ] = False,
+    api_keys: Annotated[
+        Path | None, typer.Option(help="File of API keys; SIGHUP reads it again. Without it anybody may ask.")
+    ] = None,
+    ttft_deadline_s: Annotated[
+        float, typer.Option(min=0, help="Turn away what can't start within this, unless its API key says otherwise.")
+    ] = TTFT_DEADLINE_S,
+    max_queued: Annotated[int, typer.Option(min=1, help="Most requests that wait to be let in.")] = MAX_QUEUED,
+    hold_s: Annotated[
+        float, typer.Option(min=0, help="Requests wait here while every engine's queue is longer than this, seconds.")
+    ] = HOLD_S,
     processes: Annotated[
         int, typer.Option(min=1, help="Above 1: so many share the port, and one more routes for all of them.")
     ] = 1,
@@ -66,10 +78,19 @@ def gateway(
     )
 
     file = load_workers(workers)
+    admission = Admission(max_queued=max_queued, hold_s=hold_s)
+    keys = Keys(api_keys, admission.classes, ttft_deadline_s, time.monotonic())
 
     def make(client: HttpClient, router: Router) -> Gateway:
         return Gateway(
-            file, client, SystemRandom(), started_at_s=time.time(), request_timeout_s=request_timeout_s, router=router
+            file,
+            client,
+            SystemRandom(),
+            started_at_s=time.time(),
+            request_timeout_s=request_timeout_s,
+            router=router,
+            admission=admission,
+            keys=keys,
         )
 
     def command(port: int, path: str) -> list[str]:
@@ -95,10 +116,13 @@ def gateway(
                         max_body_bytes=max_body_bytes,
                         grace_s=drain_s,
                         router=RemoteRouter(front) if front else router,
+                        admission=admission,
+                        keys=keys,
                         access_log=log,
                         tracing=tracing,
                     )
                 async with found as gateway_and_url:
+                    _on_hang_up(keys, log, gateway_and_url[0])
                     yield gateway_and_url
             except OSError as error:
                 raise ConfigError(
@@ -107,6 +131,18 @@ def gateway(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_asked_to_stop(serving()))
+
+
+def _on_hang_up(keys: Keys, log: AccessLog | None, gateway: Gateway) -> None:
+    """Read the API keys again, and reopen the access log, here and in the fronts."""
+
+    def hang_up() -> None:
+        keys.reload(time.monotonic())
+        if log is not None:
+            log.reopen()
+        gateway.hang_up_fronts()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
 
 
 async def _until_asked_to_stop(serving: contextlib.AbstractAsyncContextManager[tuple[Gateway, str]]) -> None:
@@ -137,8 +173,6 @@ async def _observed(
             tracing = open_tracing(
                 trace_endpoint, SystemRandom(), fraction=trace_fraction, unix_s=time.time, clock_s=time.monotonic
             )
-        if log is not None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.reopen)
         yield log, tracing
     finally:
         for observer in (log, tracing):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import cached_property
 from random import Random
 from time import monotonic
@@ -26,15 +26,19 @@ from baton.engine.client import HttpClient
 from baton.engine.vllm import VllmServer
 from baton.gateway import openai
 from baton.gateway.access_log import AccessLog
+from baton.gateway.door import Door
 from baton.gateway.failures import JSON, answer_error
 from baton.gateway.handoff import AnyRouter, HandoffRunner
+from baton.gateway.keys import Keys
 from baton.gateway.loop_lag import EventLoopLag
 from baton.gateway.metrics import GatewayMetrics, RankRequests
 from baton.gateway.pool import Pool
+from baton.gateway.queue import AdmissionQueue
 from baton.gateway.readiness import Readiness
 from baton.gateway.remote_router import RemoteRouter
 from baton.gateway.serving import Serving
 from baton.gateway.tracing import Tracing
+from baton.policy.admission import Admission
 from baton.policy.prefix_index import PrefixIndex
 from baton.policy.routing import Router
 from baton.policy.step_times import StepTimes
@@ -43,6 +47,12 @@ from baton.recipe.workers import WorkersFile
 MAX_PREFIX_BLOCKS = 1 << 17
 """of 512 bytes: 16 million tokens, more than the prefill ranks of a 32-GPU deployment can hold"""
 
+HOLD_S = 0.5
+"""Requests wait here while the engines' least wait is longer: what has been sent to an engine is served first come,
+first served, and an engine that has half a second of work before it doesn't run dry between two steps."""
+MAX_QUEUED = 1024
+TTFT_DEADLINE_S = 30.0
+"""A request that can't start within it is turned away: most clients have given up by then."""
 _LAG_PERIOD_S = 0.25
 
 
@@ -51,6 +61,7 @@ class Gateway:
 
     random              source of request ids and canary nonces
     router              chooses the pair of every request: here, or, for a front, in the router process; None = here
+    admission, keys     who is let in, and when; a front reads keys only to know whom it serves
     started_at_s        Unix seconds, shown by /v1/models
     request_timeout_s   the one deadline of a request, over both legs
     """
@@ -64,15 +75,27 @@ class Gateway:
         started_at_s: float,
         request_timeout_s: float,
         router: AnyRouter | None = None,
+        admission: Admission | None = None,
+        keys: Keys | None = None,
         access_log: AccessLog | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         router = router or Router(index=PrefixIndex(MAX_PREFIX_BLOCKS), times=StepTimes())
+        admission = admission or Admission(max_queued=MAX_QUEUED, hold_s=HOLD_S)
+        keys = keys or Keys(None, admission.classes, TTFT_DEADLINE_S, 0.0)
         self.pool = Pool([VllmServer(client, worker) for worker in workers.workers], router)
         self.metrics = GatewayMetrics()
-        self.runner = HandoffRunner(self.pool, router, self.metrics)
+        routes_here = isinstance(router, Router)
+
+        def predicted_wait_s(now_s: float) -> float:
+            return router.predicted_wait_s(now_s, admission.hold_s) if isinstance(router, Router) else 0.0
+
+        self.door = Door(AdmissionQueue(admission, predicted_wait_s, self.metrics), keys)
+        self.pool.on_change = self.door.queue.wake
+        self.runner = HandoffRunner(self.pool, router, self.metrics, door=self.door if routes_here else None)
         self.readiness = Readiness(self.pool, workers.model, workers.dtype, random)
         self.watching: asyncio.Task[None] | None = None
+        self.hang_up_fronts: Callable[[], None] = lambda: None
         self._models = frozenset((workers.model, *workers.aliases))
         self._models_list = openai.models_list(workers.model, workers.aliases, int(started_at_s))
         self._random = random
@@ -86,6 +109,7 @@ class Gateway:
         return Serving(
             self.runner,
             self.metrics,
+            self.door,
             self._models,
             self._random,
             request_timeout_s=self._request_timeout_s,
@@ -127,6 +151,7 @@ class Gateway:
                 text = await self._ask_router(request.path) or self.metrics_text()
                 reply.send(200, {"content-type": "text/plain; version=0.0.4; charset=utf-8"}, text)
             case "GET" | "HEAD", "/debug/routes":
+                self.door.keys.of(request.headers)
                 text = await self._ask_router(request.path) or msgspec.json.encode(self.serving.explain())
                 reply.send(200, JSON, text)
             case (
@@ -154,7 +179,7 @@ class Gateway:
                 for rank in state.ranks
                 if isinstance(router, Router)
             ],
-            queue_lengths={},
+            queue_lengths=self.door.queue.lengths(),
             num_prefix_blocks=len(router.index) if isinstance(router, Router) else 0,
             num_access_log_lines_lost=self._access_log.num_lines_lost if self._access_log else 0,
         )
@@ -173,6 +198,8 @@ async def serve(
     max_body_bytes: int,
     grace_s: float = 10.0,
     router: AnyRouter | None = None,
+    admission: Admission | None = None,
+    keys: Keys | None = None,
     access_log: AccessLog | None = None,
     tracing: Tracing | None = None,
 ) -> AsyncIterator[tuple[Gateway, str]]:
@@ -191,6 +218,8 @@ async def serve(
         started_at_s=started_at_s,
         request_timeout_s=request_timeout_s,
         router=router,
+        admission=admission,
+        keys=keys,
         access_log=access_log,
         tracing=tracing,
     )
@@ -206,6 +235,7 @@ async def serve(
     finally:
         gateway.watching.cancel()
         await asyncio.wait([gateway.watching])
+        gateway.door.queue.close()
         await server.stop(grace_s)
         await gateway.runner.settle()
         if isinstance(router, RemoteRouter):

@@ -28,6 +28,7 @@ from baton.engine.kv_transfer import (
 )
 from baton.engine.response import Response
 from baton.engine.vllm import VllmServer, engine_request_ids
+from baton.gateway.door import Door, Entry
 from baton.gateway.ledger import Ledger
 from baton.gateway.metrics import GatewayMetrics
 from baton.gateway.openai import Body
@@ -67,15 +68,16 @@ class Generation:
     prefill_headers, decode_headers   passed on to the engines, such as trace context
     request_id   what the engines know it by; of several generations of one request each has its own
     client_id    what the client knows the request by
+    entry        what it brings to the door; None where it has been let in
     reservation  None until a pair is reserved
     outcome      the last state of its last try
     num_output_tokens   events passed on, or what the engine says; 0 while unknown
     """
 
     __slots__ = (
-        "ask", "client_id", "deadline_s", "decode_headers", "ledger", "model", "num_cached_tokens", "num_kv_blocks",
-        "num_output_tokens", "num_prompt_bytes", "num_prompt_tokens", "outcome", "path", "prefill_headers",
-        "request_id", "reservation", "trace",
+        "ask", "client_id", "deadline_s", "decode_headers", "entry", "ledger", "model", "num_cached_tokens",
+        "num_kv_blocks", "num_output_tokens", "num_prompt_bytes", "num_prompt_tokens", "outcome", "path",
+        "prefill_headers", "request_id", "reservation", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +92,7 @@ class Generation:
         self.ask = ask
         self.num_prompt_bytes = num_prompt_bytes
         self.ledger = ledger
+        self.entry: Entry | None = None
         self.reservation: AnyReservation | None = None
         self.num_prompt_tokens: int | None = None
         self.num_cached_tokens: int | None = None
@@ -101,14 +104,23 @@ class Generation:
 class HandoffRunner:
     """Runs generations on a pool.
 
+    door          admits requests; None: all at once, or, with a RemoteRouter, as the router process does
     settle_s      bounds the work that is left after a request has ended early
     max_retries   further tries of a generation whose engine vanished before the client got anything
     """
 
     def __init__(
-        self, pool: Pool, router: AnyRouter, metrics: GatewayMetrics, *, settle_s: float = 30.0, max_retries: int = 2
+        self,
+        pool: Pool,
+        router: AnyRouter,
+        metrics: GatewayMetrics,
+        *,
+        door: Door | None = None,
+        settle_s: float = 30.0,
+        max_retries: int = 2,
     ) -> None:
         self.router = router
+        self.door = door
         self._pool = pool
         self._metrics = metrics
         self._settle_s = settle_s
@@ -148,15 +160,40 @@ class HandoffRunner:
         if self._settling:
             await asyncio.wait(self._settling, timeout=self._settle_s)
 
+    async def enter(self, entry: Entry) -> bool:
+        """Let a request of several generations in, for all of them; whether it has waited.
+
+        Raises   RequestError 401, 429, 503
+        """
+        if isinstance(self.router, RemoteRouter):
+            return await self.router.enter(entry)
+        return self.door is not None and await self.door.enter(entry)
+
+    def left(self, entry: Entry, num_used: int) -> None:
+        """A request that was let in has ended, and took so many tokens."""
+        if isinstance(self.router, RemoteRouter):
+            self.router.left(entry, num_used)
+        elif self.door is not None:
+            self.door.settle(entry, num_used)
+
     async def _reserve(self, generation: Generation, avoid: tuple[str, ...]) -> AnyReservation:
         reservation: AnyReservation | None
-        if isinstance(self.router, Router):
-            reservation = self.router.reserve(generation.ask, monotonic(), avoid)
-        else:
-            reservation = await self.router.reserve(generation.ask, monotonic(), avoid, generation.client_id)
-        generation.reservation = reservation
+        entry = generation.entry
+        try:
+            if isinstance(self.router, Router):
+                if entry is not None and self.door is not None and await self.door.enter(entry):
+                    generation.ledger.admitted = monotonic()
+                reservation = self.router.reserve(generation.ask, monotonic(), avoid)
+            else:
+                reservation = await self.router.reserve(generation.ask, monotonic(), avoid, generation.client_id, entry)
+                if reservation is not None:
+                    generation.ledger.admitted += reservation.waited_s
+        except RequestError:
+            self._shed(generation)
+            raise
+        generation.entry, generation.reservation = None, reservation
         if reservation is None:
-            self._metrics.generations.of(State.SHED).inc()
+            self._shed(generation)
             raise RequestError(
                 503,
                 f"No pair of ranks is ready: {self._pool.not_ready_reason()}",
@@ -164,6 +201,10 @@ class HandoffRunner:
                 retry_after_s=RETRY_AFTER_S,
             )
         return reservation
+
+    def _shed(self, generation: Generation) -> None:
+        generation.outcome = State.SHED
+        self._metrics.generations.of(State.SHED).inc()
 
     async def _once(
         self,
@@ -199,6 +240,8 @@ class HandoffRunner:
                 self._metrics.decode_leg.observe(now_s - ledger.decode_sent)
             completed = handoff.state is State.COMPLETED
             self.router.release(reservation, now_s, generation.num_output_tokens, completed)
+            if self.door is not None:
+                self.door.queue.wake()
             generation.outcome = handoff.state
             self._metrics.generations.of(handoff.state).inc()
 

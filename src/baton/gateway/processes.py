@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -41,13 +40,13 @@ async def serve_by_fronts(
     """
     client = HttpClient(connect_timeout_s=5.0)
     gateway = make(client, router)
-    service = RouterService(router, gateway.pool, gateway.metrics_text)
+    service = RouterService(router, gateway.pool, gateway.door, gateway.metrics_text)
     with tempfile.TemporaryDirectory(prefix="baton-") as folder, reserved_port(host, port) as reserved:
         path = str(Path(folder) / "router")
         bound_host, bound_port = reserved.getsockname()[:2]
         listener = await service.start(path)
         fronts = Fronts(command(bound_port, path), num_fronts)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, fronts.hang_up)
+        gateway.hang_up_fronts = fronts.hang_up
         gateway.watching = asyncio.create_task(_run(gateway, fronts))
         try:
             shown = f"[{bound_host}]" if ":" in bound_host else bound_host

@@ -1,13 +1,17 @@
 """The router as a front sees it, which it asks over a link: one router process knows every request of all fronts.
 
 Messages to the router process
-  reserve    number, now_s, the fields of an Ask, workers to avoid, request id
+  reserve    number, now_s, the fields of an Ask, workers to avoid, request id, Entry or nothing
+  enter      number, Entry: for a request of several generations
+  left       Entry, tokens used
   prefilled, decoding, release   number, now_s, and what `Router` takes besides
   lost       worker, reason
   ask        number, "/metrics" or "/debug/routes": the answer for all processes together
   told       number, text: this front's own metrics
 and from it
-  reserved   number, decision or nothing
+  reserved   number, seconds waited and decision, or nothing
+  entered    number, whether it has waited
+  refused    number, what a RequestError says
   state      why each worker and each pair may not serve, in the order of the workers file
   tell       number: send your metrics
   answer     number, text
@@ -22,7 +26,8 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from baton.base.errors import WorkerError
+from baton.base.errors import RequestError, WorkerError
+from baton.gateway.door import Entry
 from baton.gateway.link import Link
 from baton.policy.decision import Decision
 from baton.policy.rank import Pair, RankId
@@ -39,9 +44,10 @@ class RouterLost(WorkerError):
 class RemoteReservation:
     """A reservation that the router process holds."""
 
-    __slots__ = ("decision", "local", "number", "pair")
+    __slots__ = ("decision", "local", "number", "pair", "waited_s")
 
-    def __init__(self, number: int, decision: Decision) -> None:
+    def __init__(self, number: int, decision: Decision, waited_s: float) -> None:
+        self.waited_s = waited_s
         self.number = number
         self.decision = decision
         self.pair = decision.pair
@@ -98,17 +104,17 @@ class RemoteRouter:
             self._link.close()
 
     async def reserve(
-        self, ask: Ask, now_s: float, avoid: Sequence[str] = (), request_id: str = ""
+        self, ask: Ask, now_s: float, avoid: Sequence[str] = (), request_id: str = "", entry: Entry | None = None
     ) -> RemoteReservation | None:
-        """As `Router.reserve`; one that is cancelled meanwhile is given back.
+        """As `Router.reserve`, once `entry` has been let in; one that is cancelled meanwhile is given back.
 
-        Raises   RouterLost
+        Raises   RouterLost, RequestError 401, 429, 503
         """
         number = next(self._numbers)
         chain = array("Q", ask.chain).tobytes()
         message = [
             "reserve", number, now_s, ask.num_prompt_tokens, ask.max_output_tokens, chain, ask.tokens_per_block,
-            ask.session, ask.decode_alone, avoid, request_id,
+            ask.session, ask.decode_alone, avoid, request_id, entry,
         ]  # fmt: skip
         try:
             fields = await self._answered(number, message)
@@ -117,10 +123,26 @@ class RemoteRouter:
             raise
         if not fields:
             return None
-        prefill, decode, runner_up = fields[0], fields[1], fields[-2]
+        waited_s, prefill, decode, *terms, runner_up, runner_up_s = fields
         pair = Pair(self._ranks[prefill], self._ranks[decode])
         beside = Pair(self._ranks[runner_up[0]], self._ranks[runner_up[1]]) if runner_up else None
-        return RemoteReservation(number, Decision._make([pair, *fields[2:-2], beside, fields[-1]]))
+        return RemoteReservation(number, Decision._make([pair, *terms, beside, runner_up_s]), waited_s)
+
+    async def enter(self, entry: Entry) -> bool:
+        """As `Door.enter`.
+
+        Raises   RouterLost, RequestError 401, 429, 503
+        """
+        number = next(self._numbers)
+        try:
+            return bool(await self._answered(number, ["enter", number, entry]))
+        except asyncio.CancelledError:
+            self._say(["release", number, monotonic(), 0, False])
+            raise
+
+    def left(self, entry: Entry, num_used: int) -> None:
+        """As `Door.settle`."""
+        self._say(["left", entry, num_used])
 
     def prefilled(
         self,
@@ -178,7 +200,13 @@ class RemoteRouter:
             link.send(["told", message[1], self._metrics()])
         else:
             future = self._waiting.get(message[1])
-            if future is not None and not future.done():
+            if future is None or future.done():
+                return
+            if kind == "refused":
+                status, text, error_kind, param, retry_after_s = message[2]
+                refusal = RequestError(status, text, kind=error_kind, param=param, retry_after_s=retry_after_s)
+                future.set_exception(refusal)
+            else:
                 future.set_result(message[2])
 
     def _closed(self, _: Link) -> None:

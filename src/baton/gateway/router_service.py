@@ -10,13 +10,16 @@ from array import array
 from collections.abc import Callable
 from itertools import count
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from baton.base.errors import RequestError
+from baton.gateway.door import Door, Entry
 from baton.gateway.link import Link
 from baton.gateway.merged_metrics import merged
 from baton.gateway.pool import Pool
+from baton.gateway.queue import Turn
 from baton.gateway.routes import Routes
 from baton.policy.rank import Pair
 from baton.policy.routing import Ask, Reservation, Router
@@ -25,25 +28,34 @@ _TELL_S = 2.0
 """A front that has not told its metrics by then is left out."""
 
 
+class _Entering(NamedTuple):
+    """A request that waits at the door."""
+
+    task: asyncio.Task[None]
+    turn: Turn
+
+
 class RouterService:
     """Answers fronts (remote_router.py has the messages).
 
+    door      admits the requests of all fronts
     metrics   this process's own, as text
     """
 
-    def __init__(self, router: Router, pool: Pool, metrics: Callable[[], bytes]) -> None:
+    def __init__(self, router: Router, pool: Pool, door: Door, metrics: Callable[[], bytes]) -> None:
         self._router = router
+        self._door = door
         self._pool = pool
         self._metrics = metrics
         self._ranks = pool.ranks
         self._places = {rank: place for place, rank in enumerate(self._ranks)}
-        self._links: dict[Link, dict[int, Reservation]] = {}
+        self._links: dict[Link, dict[int, Reservation | _Entering]] = {}
         self._routes = Routes()
         self._asked: dict[int, asyncio.Future[bytes]] = {}
         self._numbers = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._state_due = False
-        pool.on_change = self._state_soon
+        pool.on_change = self._changed
 
     async def start(self, path: str) -> asyncio.Server:
         """Listen on a Unix socket."""
@@ -57,22 +69,31 @@ class RouterService:
         return link
 
     def _closed(self, link: Link) -> None:
-        for reservation in self._links.pop(link).values():
-            self._router.release(reservation, monotonic())
+        for place in self._links.pop(link).values():
+            self._release(place, monotonic())
+
+    def _release(self, place: Reservation | _Entering, *fields: Any) -> None:
+        if isinstance(place, Reservation):
+            self._router.release(place, *fields)
+            self._door.queue.wake()
+        else:
+            place.task.cancel()
+            self._door.queue.leave(place.turn)
 
     def _received(self, link: Link, message: list[Any]) -> None:
         kind, number, *fields = message
-        if kind == "reserve":
-            self._reserve(link, number, fields)
-        elif kind == "prefilled":
-            if (reservation := self._links[link].get(number)) is not None:
-                self._router.prefilled(reservation, *fields)
-        elif kind == "decoding":
-            if (reservation := self._links[link].get(number)) is not None:
-                self._router.decoding(reservation, *fields)
+        places = self._links[link]
+        if kind in ("reserve", "enter"):
+            self._enter(link, number, fields[-1], fields if kind == "reserve" else None)
         elif kind == "release":
-            if (reservation := self._links[link].pop(number, None)) is not None:
-                self._router.release(reservation, *fields)
+            if (place := places.pop(number, None)) is not None:
+                self._release(place, *fields)
+        elif kind in ("prefilled", "decoding"):
+            if isinstance(reservation := places.get(number), Reservation):
+                told = self._router.prefilled if kind == "prefilled" else self._router.decoding
+                told(reservation, *fields)
+        elif kind == "left":
+            self._door.settle(Entry(*number), fields[0])
         elif kind == "lost":
             self._pool.lost(number, fields[0])
         elif kind == "ask":
@@ -80,8 +101,35 @@ class RouterService:
         elif kind == "told" and number in self._asked and not self._asked[number].done():
             self._asked[number].set_result(fields[0])
 
-    def _reserve(self, link: Link, number: int, fields: list[Any]) -> None:
-        now_s, num_tokens, max_output, chain, tokens_per_block, session, decode_alone, avoid, request_id = fields
+    def _enter(self, link: Link, number: int, fields: list[Any] | None, asked: list[Any] | None) -> None:
+        """Let a request in and, where it asks for a pair, reserve one: at once, or when its turn has come."""
+        try:
+            turn = self._door.knock(Entry(*fields)) if fields else None
+        except RequestError as error:
+            link.send(_refused(number, error))
+            return
+        if turn is None:
+            self._entered(link, number, asked, 0.0)
+        else:
+            task = asyncio.get_running_loop().create_task(self._wait(link, number, asked, turn))
+            self._links[link][number] = _Entering(task, turn)
+
+    async def _wait(self, link: Link, number: int, asked: list[Any] | None, turn: Turn) -> None:
+        began_s = monotonic()
+        try:
+            await self._door.queue.wait(turn)
+        except RequestError as error:
+            self._links[link].pop(number, None)
+            link.send(_refused(number, error))
+        else:
+            self._links[link].pop(number, None)
+            self._entered(link, number, asked, monotonic() - began_s)
+
+    def _entered(self, link: Link, number: int, asked: list[Any] | None, waited_s: float) -> None:
+        if asked is None:
+            link.send(["entered", number, waited_s > 0])
+            return
+        came_s, num_tokens, max_output, chain, tokens_per_block, session, decode_alone, avoid, request_id, _ = asked
         ask = Ask(
             num_prompt_tokens=num_tokens,
             max_output_tokens=max_output,
@@ -90,7 +138,7 @@ class RouterService:
             session=session,
             decode_alone=decode_alone,
         )
-        reservation = self._router.reserve(ask, now_s, avoid)
+        reservation = self._router.reserve(ask, came_s + waited_s, avoid)
         if reservation is None:
             link.send(["reserved", number, None])
             return
@@ -99,7 +147,7 @@ class RouterService:
         self._routes.add(request_id, decision)
         pair, *terms, runner_up, runner_up_s = decision
         beside = self._placed(runner_up) if runner_up else None
-        link.send(["reserved", number, [*self._placed(pair), *terms, beside, runner_up_s]])
+        link.send(["reserved", number, [waited_s, *self._placed(pair), *terms, beside, runner_up_s]])
 
     def _placed(self, pair: Pair) -> tuple[int, int]:
         return self._places[pair.prefill], self._places[pair.decode]
@@ -108,8 +156,9 @@ class RouterService:
         workers = [state.reason if state.identity is None else "" for state in self._pool.workers.values()]
         return ["state", workers, list(self._pool.pairs.values())]
 
-    def _state_soon(self) -> None:
-        """Tell every front, once for all changes of this turn of the loop."""
+    def _changed(self) -> None:
+        """Tell every front, once for all changes of this turn of the loop; somebody may go on now."""
+        self._door.queue.wake()
         if not self._state_due:
             self._state_due = True
             asyncio.get_running_loop().call_soon(self._tell_state)
@@ -143,3 +192,7 @@ class RouterService:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _refused(number: int, error: RequestError) -> list[Any]:
+    return ["refused", number, [error.status, error.message, error.kind, error.param, error.retry_after_s]]

@@ -14,11 +14,13 @@ from baton.base.reply import Reply, Request
 from baton.engine.response import Response
 from baton.gateway import openai
 from baton.gateway.access_log import AccessLine, AccessLog
+from baton.gateway.door import Door, Entry
 from baton.gateway.failures import answer_error
 from baton.gateway.handoff import Generation, HandoffRunner
 from baton.gateway.ledger import Ledger
 from baton.gateway.metrics import GatewayMetrics
 from baton.gateway.prompts import Prompts
+from baton.gateway.queue import PRIORITY_HEADER
 from baton.gateway.relay import relay
 from baton.gateway.routes import Routes
 from baton.gateway.split import serve_split
@@ -29,6 +31,8 @@ ROUTE_HEADER = "x-baton-route"
 """On a request: explain the route; on its reply: the explanation."""
 SESSION_HEADER = "x-session-id"
 """Requests of one session prefer the pair that served it last."""
+_USUAL_OSL = 256
+"""Charged for the output of a request that names no limit, until it has ended."""
 CLIENT_LEFT = 499
 """The status of a request whose client did not wait, in logs and metrics; by nginx's convention, for HTTP has none."""
 
@@ -36,6 +40,7 @@ CLIENT_LEFT = 499
 class Serving:
     """Serves requests through a runner.
 
+    door                where requests come in
     models              the names that are served
     random              source of request ids
     request_timeout_s   the one deadline of a request, over both legs
@@ -47,6 +52,7 @@ class Serving:
         self,
         runner: HandoffRunner,
         metrics: GatewayMetrics,
+        door: Door,
         models: frozenset[str],
         random: Random,
         *,
@@ -56,6 +62,7 @@ class Serving:
     ) -> None:
         self._runner = runner
         self._metrics = metrics
+        self._door = door
         self._models = models
         self._random = random
         self._request_timeout_s = request_timeout_s
@@ -66,12 +73,15 @@ class Serving:
 
     async def serve(self, request: Request, reply: Reply) -> None:
         """Answer one request; every outcome is a reply, but for a client that has left."""
-        ledger, call, generations, error_text = Ledger(monotonic()), None, [], None
+        ledger, call, generations, entry, error_text = Ledger(monotonic()), None, [], None, None
         trace = self._tracing.begin(request.headers) if self._tracing else None
         status = CLIENT_LEFT
         try:
+            key = self._door.keys.of(request.headers)
             call = openai.read_call(request.path, request.headers, request.body, self._models)
+            priority = self._door.queue.priority(request.headers.get(PRIORITY_HEADER, ""))
             generations = self._generations(request, call, ledger, trace)
+            entry = generations[0].entry = Entry(key, _num_tokens(generations), priority)
             await self._generate(request, call, generations, reply)
             status = 200
         except (WorkerError, RequestError) as error:
@@ -79,6 +89,8 @@ class Serving:
         finally:
             self._metrics.requests.of(request.path, str(status)).inc()
             self._learn(generations)
+            if entry is not None and generations[0].entry is None and entry.key:
+                self._runner.left(entry, _num_used(generations))
             if self._access_log or trace:
                 self._record(request, reply, call, generations, ledger, trace, status, error_text)
 
@@ -102,10 +114,22 @@ class Serving:
             if len(generations) == 1:
                 await self._single(generations[0], call.singles[0], reply, headers)
             else:
+                await self._enter(generations)
                 await serve_split(self._runner, call, generations, reply, headers, metrics.itl_seconds)
         finally:
             metrics.in_flight.dec()
         metrics.e2e_seconds.observe(monotonic() - generations[0].ledger.arrived)
+
+    async def _enter(self, generations: list[Generation]) -> None:
+        """Let a request of several generations in, once for all of them."""
+        entry = generations[0].entry
+        assert entry is not None, "the first brings it"
+        has_waited = await self._runner.enter(entry)
+        generations[0].entry = None
+        if has_waited:
+            now_s = monotonic()
+            for generation in generations:
+                generation.ledger.admitted = now_s
 
     async def _single(
         self, generation: Generation, body: openai.Body, reply: Reply, headers: Callable[[Generation], dict[str, str]]
@@ -214,3 +238,20 @@ class Serving:
             self._tracing.request(trace, ledger, line)
         if self._access_log:
             self._access_log.write(line, ledger)
+
+
+def _num_tokens(generations: list[Generation]) -> int:
+    """What a request may take, prompts and outputs, before anything is known of it."""
+    return sum(
+        one.ask.num_prompt_tokens + (_USUAL_OSL if one.ask.max_output_tokens is None else one.ask.max_output_tokens)
+        for one in generations
+    )
+
+
+def _num_used(generations: list[Generation]) -> int:
+    """What it took; a prompt that no engine has counted as it was estimated."""
+    return sum(
+        (one.num_prompt_tokens or one.ask.num_prompt_tokens) + one.num_output_tokens
+        for one in generations
+        if one.reservation is not None
+    )

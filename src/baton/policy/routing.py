@@ -161,11 +161,14 @@ class Router:
             self._remember(ask.session, pair)
         return reservation
 
-    def predicted_wait_s(self, now_s: float) -> float:
-        """How long a request that came now would wait before anything is done for it: for prefill, or for room."""
-        wait_s = min([self._prefill[rank].wait_s(now_s) for rank in self._pairs], default=0.0)
-        slot_s = min([self._slot_s(self._decode[rank], 1.0) for rank in self._decode_ranks], default=0.0)
-        return max(wait_s, slot_s)
+    def predicted_wait_s(self, now_s: float, enough_s: float = 0.0) -> float:
+        """How long a request that came now would wait before anything is done for it: for prefill, or for room.
+
+        enough_s   the exact wait doesn't matter if it is no longer than this
+        """
+        waits_s = (self._prefill[rank].wait_s(now_s) for rank in self._pairs)
+        slots_s = (self._slot_s(self._decode[rank], 1.0) for rank in self._decode_ranks)
+        return max(_least(waits_s, enough_s), _least(slots_s, enough_s))
 
     def load(self, rank: RankId) -> int:
         """Requests reserved on a rank."""
@@ -357,6 +360,16 @@ class Router:
             return False
         self._learnt_s[what] = now_s
         return True
+
+
+def _least(waits_s: Iterable[float], enough_s: float) -> float:
+    """The least of some waits, or the first that is short enough; 0 for none."""
+    least_s = inf
+    for wait_s in waits_s:
+        if wait_s <= enough_s:
+            return wait_s
+        least_s = min(least_s, wait_s)
+    return 0.0 if least_s == inf else least_s
 
 
 def _decision(

@@ -8,23 +8,38 @@ from time import monotonic
 import pytest
 from fakes.deployment import eventually
 
+from baton.base.errors import RequestError
 from baton.engine.client import HttpClient
 from baton.engine.vllm import Identity, VllmServer
+from baton.gateway.door import Door, Entry
+from baton.gateway.keys import Keys
 from baton.gateway.link import Link
 from baton.gateway.merged_metrics import merged
+from baton.gateway.metrics import GatewayMetrics
 from baton.gateway.pool import Pool
+from baton.gateway.queue import AdmissionQueue
 from baton.gateway.remote_router import RemoteRouter, RouterLost
 from baton.gateway.router_service import RouterService
+from baton.policy.admission import Admission
 from baton.policy.prefix_index import PrefixIndex
 from baton.policy.rank import Pair
 from baton.policy.routing import Ask, Router
 from baton.policy.step_times import StepTimes
+from baton.recipe.api_keys import key_sha256
 from baton.recipe.recipe import Role
 from baton.recipe.workers import Worker
 
 ASK = Ask(num_prompt_tokens=1000, chain=[1, 2**64 - 1, 3], tokens_per_block=128.0, session="s")
 
+ENTRY = Entry(key_sha256("A"), 10, 1)
 IDENTITY = Identity(engine_version="1", model="m", weights="", attention_backend="", block_size="", kv_cache_dtype="")
+
+
+@dataclass
+class Gate:
+    """What the engines' least wait is taken to be."""
+
+    wait_s: float = 0.0
 
 
 @dataclass
@@ -35,6 +50,16 @@ class Setup:
     front: RemoteRouter
     front_pool: Pool
     listener: asyncio.Server
+    door: Door
+    gate: Gate
+
+    def open(self) -> None:
+        self.gate.wait_s = 0.0
+        self.door.queue.wake()
+
+    @property
+    def num_waiting(self) -> int:
+        return sum(self.door.queue.lengths().values())
 
     def loads(self) -> int:
         return sum(self.router.load(rank) for rank in self.pool.ranks)
@@ -60,12 +85,23 @@ async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
     client = HttpClient()
     router = Router(index=PrefixIndex(1000), times=StepTimes())
     pool = Pool(servers(client), router)
-    service = RouterService(router, pool, lambda: b"# TYPE baton_pairs gauge\nbaton_pairs 16.0\n")
+    metrics = GatewayMetrics()
+    gate = Gate()
+    admission = Admission(max_queued=2, hold_s=0.5)
+    queue = AdmissionQueue(admission, lambda _: gate.wait_s, metrics)
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(
+        f'keys:\n  - {{name: a, sha256: "{key_sha256("A")}"}}\n'
+        f'  - {{name: b, sha256: "{key_sha256("B")}", tokens_per_s: 1, tokens_burst: 100}}\n',
+        encoding="utf-8",
+    )
+    door = Door(queue, Keys(keys, admission.classes, 30.0, 0.0))
+    service = RouterService(router, pool, door, lambda: b"# TYPE baton_pairs gauge\nbaton_pairs 16.0\n")
     listener = await service.start(str(tmp_path / "router"))
     front = RemoteRouter(str(tmp_path / "router"))
     front_pool = Pool(servers(client), front)
     await front.connect(front_pool.ranks, state_changed=front_pool.mirror, metrics=lambda: b"# TYPE a counter\na 2.0\n")
-    yield Setup(router, pool, service, front, front_pool, listener)
+    yield Setup(router, pool, service, front, front_pool, listener, door, gate)
     front.close()
     listener.close()
     client.close()
@@ -130,6 +166,57 @@ async def test_what_a_front_held_is_given_back_when_it_is_gone(setup: Setup) -> 
         await setup.front.watch()
     with pytest.raises(RouterLost):
         await setup.front.reserve(ASK, monotonic())
+
+
+async def test_a_request_waits_at_the_routers_door_for_its_turn(setup: Setup) -> None:
+    setup.verify_all()
+    setup.gate.wait_s = 9.0
+    asked = asyncio.create_task(setup.front.reserve(ASK, monotonic(), (), "r", ENTRY))
+    await eventually(lambda: setup.num_waiting == 1)
+    assert setup.loads() == 0
+    setup.open()
+    reservation = await asked
+    assert reservation is not None
+    assert reservation.waited_s > 0
+    assert setup.loads() == 2
+    assert await setup.front.enter(ENTRY) is False, "the door is open"
+
+
+async def test_what_the_door_says_no_to_is_refused_at_the_front(setup: Setup) -> None:
+    setup.verify_all()
+    entry = Entry(key_sha256("B"), 100, 1)
+    assert await setup.front.reserve(ASK, monotonic(), (), "r", entry) is not None
+    for asking in (setup.front.reserve(ASK, monotonic(), (), "s", entry), setup.front.enter(entry)):
+        with pytest.raises(RequestError, match="The API key b is over its limit") as refused:
+            await asking
+        assert (refused.value.status, refused.value.retry_after_s) == (429, pytest.approx(100, rel=0.1))
+    setup.front.left(entry, 0)
+    await eventually(lambda: setup.door.keys.tenant(entry.key).charge(100, monotonic()) == 0, "its tokens are back")
+    with pytest.raises(RequestError, match="not valid any more"):
+        await setup.front.enter(Entry("f" * 64, 1, 1))
+
+
+async def test_who_leaves_while_it_waits_is_out_of_the_queue(setup: Setup) -> None:
+    setup.verify_all()
+    setup.gate.wait_s = 9.0
+    asked = [
+        asyncio.create_task(setup.front.reserve(ASK, monotonic(), (), "r", ENTRY)),
+        asyncio.create_task(setup.front.enter(ENTRY)),
+    ]
+    await eventually(lambda: setup.num_waiting == 2)
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    await eventually(lambda: setup.num_waiting == 0)
+    setup.gate.wait_s = 9.0
+    waiting = asyncio.create_task(setup.front.reserve(ASK, monotonic(), (), "r", ENTRY))
+    await eventually(lambda: setup.num_waiting == 1)
+    setup.front.close()
+    await eventually(lambda: setup.num_waiting == 0, "the link is gone, and whoever waited behind it")
+    with pytest.raises(RouterLost):
+        await waiting
+    setup.open()
+    assert setup.loads() == 0
 
 
 async def test_a_worker_that_one_front_has_lost_is_lost_to_all(setup: Setup) -> None:
