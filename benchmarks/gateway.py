@@ -41,7 +41,7 @@ from load.routers import READY_S, ROOT, Router, dynamo, ours, rust
 from load.table import Row
 
 STREAMS = (256, 192, 160, 128, 96, 64, 32)
-NAMES = ("floor", "baton", "sglang-pd", "sglang-whole", "vllm-pd", "vllm-pd-rr", "dynamo")
+NAMES = ("floor", "baton", "baton-fronts", "sglang-pd", "sglang-whole", "vllm-pd", "vllm-pd-rr", "dynamo")
 RESULTS = Path(__file__).parent / "results" / "gateway.md"
 
 

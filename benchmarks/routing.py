@@ -23,10 +23,13 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from trace import MOONCAKE_BLOCK_TOKENS, WORKLOADS, Recorded, Session, generate, recorded
+from typing import TypeVar
 
 from routing_policies import KvCost, LeastLoaded, RoundRobin, ours
 from routing_ranks import R1_ON_H200
 from routing_sim import Outcome, RouterMaker, Setting, Simulation, demand
+
+Arrival = TypeVar("Arrival", Session, Session | Recorded)
 
 OURS = "baton"
 POLICIES: dict[str, RouterMaker] = {
@@ -115,7 +118,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 @lru_cache(maxsize=4)
 def sessions_of(workload: str, load: float, seed: int) -> tuple[Session | Recorded, ...]:
-    """Sessions whose demand is `load`, found by halving the interval of arrival rates."""
+    """Sessions whose demand is `load`."""
     setting = setting_of(workload, events=False)
     span_s = setting.warmup_s + setting.measured_s
 
@@ -125,7 +128,14 @@ def sessions_of(workload: str, load: float, seed: int) -> tuple[Session | Record
         with Path(workload).open(encoding="utf-8") as lines:
             return recorded(lines, rate_per_s, span_s)
 
+    return tuple(demanding(arriving, load, setting))
+
+
+def demanding(arriving: Callable[[float], Sequence[Arrival]], load: float, setting: Setting) -> Sequence[Arrival]:
+    """Sessions whose demand is `load`, found by halving the interval of arrival rates."""
+
     def needed(rate_per_s: float) -> float:
+        span_s = setting.warmup_s + setting.measured_s
         return demand(arriving(rate_per_s), setting.speed, setting.num_prefill, setting.num_decode, span_s)
 
     low, high = 0.05, 0.4
@@ -134,7 +144,7 @@ def sessions_of(workload: str, load: float, seed: int) -> tuple[Session | Record
     for _ in range(6):
         middle = (low + high) / 2
         low, high = (middle, high) if needed(middle) < load else (low, middle)
-    return tuple(arriving((low + high) / 2))
+    return arriving((low + high) / 2)
 
 
 def setting_of(workload: str, *, events: bool) -> Setting:

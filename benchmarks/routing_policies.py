@@ -35,6 +35,9 @@ def ours(index: PrefixIndex, setting: Setting, *, prefill_locally: bool = False)
 class Explanation:
     """What a baseline says of a decision: its name."""
 
+    ttft_s, num_prefill_hit_tokens = 0.0, 0
+    """no prediction"""
+
     def __init__(self, policy: str, pair: Pair) -> None:
         self.policy, self.pair = policy, pair
 
@@ -115,7 +118,7 @@ class Baseline:
     def load(self, rank: RankId) -> int:
         return self.prefill_load[rank] + self.decode_load[rank]
 
-    def predicted_wait_s(self, now_s: float) -> float:
+    def predicted_wait_s(self, now_s: float, enough_s: float = 0.0) -> float:
         return 0.0
 
     def lost(self, rank: RankId) -> None:

@@ -87,10 +87,18 @@ def ours(fleet: Fleet, folder: Path, port: int) -> list[Router]:
     workers.write_text("\n".join(["baton: 1", "model: m", "workers:", *lines, ""]))
     floor = [sys.executable, str(Path(__file__).with_name("floor.py")), str(port)]
     floor += [",".join(map(str, ports)) for _, ports in roles]
-    baton = [sys.executable, "-m", "baton", "gateway", "--workers", str(workers), "--port", str(port + 1)]
+    baton = [sys.executable, "-m", "baton", "gateway", "--workers", str(workers), "--port"]
     return [
         Router(name="floor", label="floor: bytes forwarded, nothing parsed (uvloop)", port=port, command=floor),
-        Router(name="baton", label="**baton gateway**, P/D, prefix-aware", port=port + 1, command=baton),
+        Router(
+            name="baton", label="**baton gateway**, P/D, prefix-aware", port=port + 1, command=[*baton, str(port + 1)]
+        ),
+        Router(
+            name="baton-fronts",
+            label="baton gateway, 2 fronts and a router process on one core",
+            port=port + 2,
+            command=[*baton, str(port + 2), "--processes", "2"],
+        ),
     ]
 
 

@@ -88,6 +88,12 @@ class EngineMetrics:
         """Labels of vllm:cache_config_info of the first rank: block_size, cache_dtype, num_gpu_blocks and more."""
         return next((labels for name, labels, _ in self._samples if name == "vllm:cache_config_info"), {})
 
+    def max_kv_tokens(self) -> int | None:
+        """Tokens of KV that one rank holds; None where the server does not say."""
+        cache = self.cache_config()
+        blocks, size = cache.get("num_gpu_blocks", ""), cache.get("block_size", "")
+        return int(blocks) * int(size) if blocks.isdigit() and size.isdigit() else None
+
     def _value(self, name: str, dp_rank: int, **labels: str) -> float | None:
         wanted = {"engine": str(dp_rank), **labels}
         found = [v for n, have, v in self._samples if n == name and wanted.items() <= have.items()]

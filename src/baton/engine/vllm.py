@@ -56,6 +56,8 @@ class VllmServer:
     def __init__(self, client: HttpClient, worker: Worker) -> None:
         self.worker = worker
         self.origin = Origin.parse(worker.url)
+        self.max_kv_tokens: int | None = None
+        """tokens of KV that one rank holds, as `identity` was last told"""
         self._client = client
 
     async def start(
@@ -129,7 +131,8 @@ class VllmServer:
         """
         version = _json_object(await self._get("/version", timeout_s), f"{self.worker.name} /version")
         models = await self.models(timeout_s)
-        cache = (await self.metrics(timeout_s)).cache_config()
+        metrics = await self.metrics(timeout_s)
+        cache, self.max_kv_tokens = metrics.cache_config(), metrics.max_kv_tokens()
         return Identity(
             engine_version=str(version.get("version", "")),
             model=str(models[0].get("root", "")),

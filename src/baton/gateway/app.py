@@ -85,10 +85,10 @@ class Gateway:
         keys = keys or Keys(None, admission.classes, TTFT_DEADLINE_S, 0.0)
         self.pool = Pool([VllmServer(client, worker) for worker in workers.workers], router)
         self.metrics = GatewayMetrics()
-        routes_here = isinstance(router, Router)
+        routes_here = not isinstance(router, RemoteRouter)
 
         def predicted_wait_s(now_s: float) -> float:
-            return router.predicted_wait_s(now_s, admission.hold_s) if isinstance(router, Router) else 0.0
+            return 0.0 if isinstance(router, RemoteRouter) else router.predicted_wait_s(now_s, admission.hold_s)
 
         self.door = Door(AdmissionQueue(admission, predicted_wait_s, self.metrics), keys)
         self.pool.on_change = self.door.queue.wake

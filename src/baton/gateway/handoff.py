@@ -180,14 +180,14 @@ class HandoffRunner:
         reservation: AnyReservation | None
         entry = generation.entry
         try:
-            if isinstance(self.router, Router):
-                if entry is not None and self.door is not None and await self.door.enter(entry):
-                    generation.ledger.admitted = monotonic()
-                reservation = self.router.reserve(generation.ask, monotonic(), avoid)
-            else:
+            if isinstance(self.router, RemoteRouter):
                 reservation = await self.router.reserve(generation.ask, monotonic(), avoid, generation.client_id, entry)
                 if reservation is not None:
                     generation.ledger.admitted += reservation.waited_s
+            else:
+                if entry is not None and self.door is not None and await self.door.enter(entry):
+                    generation.ledger.admitted = monotonic()
+                reservation = self.router.reserve(generation.ask, monotonic(), avoid)
         except RequestError:
             self._shed(generation)
             raise

@@ -65,9 +65,6 @@ class Pool:
             for prefill in self._ranks(Role.PREFILL)
             for decode in self._ranks(Role.DECODE)
         }
-        for state in self.workers.values():
-            for rank in state.ranks:
-                router.set_limits(rank, state.server.worker.max_num_seqs, None)
         self.verified: tuple[Pair, ...] = ()
 
     def server(self, rank: RankId) -> VllmServer:
@@ -87,6 +84,8 @@ class Pool:
         """A worker answers, and says what it is."""
         state = self.workers[name]
         state.identity, state.reason, state.generation = identity, "", state.generation + 1
+        for rank in state.ranks:
+            self._router.set_limits(rank, state.server.worker.max_num_seqs, state.server.max_kv_tokens)
         for pair in self._pairs_of(name):
             self.pairs[pair] = UNVERIFIED
         self._update()

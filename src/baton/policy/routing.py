@@ -83,7 +83,35 @@ _PrefillTerms: TypeAlias = tuple[float, float, float, int, int]
 _DecodeTerms: TypeAlias = tuple[float, float, float, int, float, float, float, float, float, int]
 """transfer, wait for room, all that follows; when last used; prefill here, its delay of others; what follows, apart:
 first step, further steps, delay of others; hit tokens"""
-_NO_PREFILL: _PrefillTerms = (0.0, 0.0, 0.0, 0, 0)
+
+
+class _Best:
+    """The cheapest pair of those considered, the longest unused among equals, and the cost of the next."""
+
+    __slots__ = ("cost_s", "pair", "prefill_terms", "second", "second_s", "used")
+
+    def __init__(self) -> None:
+        self.cost_s = self.second_s = inf
+        self.used = 0
+        self.pair: Pair | None = None
+        self.second: Pair | None = None
+        self.prefill_terms: _PrefillTerms | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether decode computes the prompt itself."""
+        return self.prefill_terms is None
+
+    def consider(
+        self, cost_s: float, used: int, prefill: RankId, decode: RankId, prefill_terms: _PrefillTerms | None
+    ) -> None:
+        """One more; without `prefill_terms` decode computes the prompt itself."""
+        if cost_s < self.cost_s - _EQUAL_S or (cost_s <= self.cost_s + _EQUAL_S and used < self.used):
+            self.second, self.second_s = self.pair, self.cost_s
+            self.pair, self.cost_s, self.used = Pair(prefill, decode), cost_s, used
+            self.prefill_terms = prefill_terms
+        elif cost_s < self.second_s:
+            self.second, self.second_s = Pair(prefill, decode), cost_s
 
 
 class Router:
@@ -104,7 +132,7 @@ class Router:
         self.prefill_locally = prefill_locally
         self._prefill: dict[RankId, PrefillLoad] = {}
         self._decode: dict[RankId, DecodeLoad] = {}
-        self._pairs: dict[RankId, tuple[RankId, ...]] = {}
+        self._pairs: dict[RankId, dict[RankId, None]] = {}
         self._decode_ranks: tuple[RankId, ...] = ()
         self._sessions: OrderedDict[str, Pair] = OrderedDict()
         self._osl = _FIRST_OSL
@@ -120,7 +148,7 @@ class Router:
         by_prefill: dict[RankId, list[RankId]] = {}
         for pair in pairs:
             by_prefill.setdefault(pair.prefill, []).append(pair.decode)
-        self._pairs = {prefill: tuple(decodes) for prefill, decodes in by_prefill.items()}
+        self._pairs = {prefill: dict.fromkeys(decodes) for prefill, decodes in by_prefill.items()}
         self._decode_ranks = tuple(dict.fromkeys(rank for decodes in self._pairs.values() for rank in decodes))
         for rank in self._pairs:
             self._prefill.setdefault(rank, PrefillLoad())
@@ -177,48 +205,64 @@ class Router:
 
     def _choose(self, ask: Ask, now_s: float, avoid: Sequence[str]) -> Decision | None:
         matched = self.index.matched(ask.chain) if ask.chain else {}
-        decodes = {
-            rank: self._decode_terms(rank, ask, matched, now_s)
+        decodes = [
+            (rank, self._decode_terms(rank, ask, matched, now_s))
             for rank in self._decode_ranks
             if rank.worker not in avoid
-        }
+        ]
+        prefills = [rank for rank in self._pairs if rank.worker not in avoid]
         preferred = self._sessions.get(ask.session) if ask.session else None
-        ways = (True,) if ask.decode_alone else (False, True) if self.prefill_locally else (False,)
-        best_s = second_s = inf
-        best: tuple[RankId, RankId, bool, _PrefillTerms] | None = None
-        second: Pair | None = None
-        best_turn = 0
-        for prefill, partners in self._pairs.items():
-            if prefill.worker in avoid:
-                continue
-            for local in ways:
-                prefill_terms = _NO_PREFILL if local else self._prefill_terms(prefill, ask, matched, now_s)
-                wait_s, work_s, delay_s, turn, _ = prefill_terms
-                for decode in partners:
-                    terms = decodes.get(decode)
-                    if terms is None:
-                        continue
-                    transfer_s, slot_s, rest_s, decode_turn, local_s, local_delay_s = terms[:6]
-                    if local:
-                        cost_s = slot_s + local_s + rest_s + local_delay_s
-                    else:
-                        ready_s = wait_s + work_s + transfer_s
-                        cost_s = (max(slot_s, ready_s)) + rest_s + delay_s
-                        if preferred is not None and (prefill, decode) == preferred:
-                            cost_s -= self.affinity_s
-                    used = turn + decode_turn
-                    if cost_s < best_s - _EQUAL_S or (cost_s <= best_s + _EQUAL_S and used < best_turn):
-                        if best is not None:
-                            second, second_s = Pair(best[0], best[1]), best_s
-                        best, best_s, best_turn = (prefill, decode, local, prefill_terms), cost_s, used
-                    elif cost_s < second_s:
-                        second, second_s = Pair(prefill, decode), cost_s
-        if best is None:
+        best = _Best()
+        if not ask.decode_alone:
+            self._choose_two(best, ask, prefills, decodes, matched, preferred, now_s)
+        if ask.decode_alone or self.prefill_locally:
+            self._choose_one(best, prefills, decodes)
+        if best.pair is None:
             return None
-        prefill, decode, local, prefill_terms = best
-        pair = Pair(prefill, decode)
-        bonus_s = self.affinity_s if pair == preferred and not local else 0.0
-        return _decision(ask, pair, local, prefill_terms, decodes[decode], bonus_s, second, second_s)
+        bonus_s = self.affinity_s if best.pair == preferred and not best.local else 0.0
+        return _decision(ask, best, dict(decodes)[best.pair.decode], bonus_s)
+
+    def _choose_two(
+        self,
+        best: _Best,
+        ask: Ask,
+        prefills: Sequence[RankId],
+        decodes: Sequence[tuple[RankId, _DecodeTerms]],
+        matched: Mapping[RankId, int],
+        preferred: Pair | None,
+        now_s: float,
+    ) -> None:
+        """Consider every pair that can still be among the best two.
+
+        Whatever prefill it follows, a decode rank costs at least its transfer and all that comes after; by that the
+        decode ranks are tried, and the first that can't win with a prefill rank ends that prefill rank's turn.
+        """
+        tried = sorted((terms[0] + terms[2], terms[3], rank, terms) for rank, terms in decodes)
+        for prefill in prefills:
+            prefill_terms = self._prefill_terms(prefill, ask, matched, now_s)
+            wait_s, work_s, delay_s, turn, _ = prefill_terms
+            partners, ready_s, margin_s = self._pairs[prefill], wait_s + work_s, _EQUAL_S
+            bonus_s = self.affinity_s if preferred is not None and preferred.prefill == prefill else 0.0
+            for rest_s, decode_turn, decode, terms in tried:
+                least_s = ready_s + delay_s + rest_s - bonus_s
+                if least_s > best.second_s + margin_s:
+                    break
+                if decode not in partners:
+                    continue
+                margin_s = -_EQUAL_S  # of equal ones, the first was the longest unused
+                cost_s = max(terms[1], ready_s + terms[0]) + terms[2] + delay_s
+                if bonus_s and decode == preferred.decode:  # type: ignore[union-attr]
+                    cost_s -= bonus_s
+                best.consider(cost_s, turn + decode_turn, prefill, decode, prefill_terms)
+
+    def _choose_one(
+        self, best: _Best, prefills: Sequence[RankId], decodes: Sequence[tuple[RankId, _DecodeTerms]]
+    ) -> None:
+        """Consider every decode rank by itself, beside whichever prefill rank it is paired with."""
+        for decode, (_, slot_s, rest_s, turn, local_s, local_delay_s, *_) in decodes:
+            prefill = next((rank for rank in prefills if decode in self._pairs[rank]), None)
+            if prefill is not None:
+                best.consider(slot_s + local_s + rest_s + local_delay_s, turn, prefill, decode, None)
 
     def _prefill_terms(self, rank: RankId, ask: Ask, matched: Mapping[RankId, int], now_s: float) -> _PrefillTerms:
         load = self._prefill[rank]
@@ -372,24 +416,17 @@ def _least(waits_s: Iterable[float], enough_s: float) -> float:
     return 0.0 if least_s == inf else least_s
 
 
-def _decision(
-    ask: Ask,
-    pair: Pair,
-    local: bool,
-    prefill: _PrefillTerms,
-    decode: _DecodeTerms,
-    affinity_s: float,
-    second: Pair | None,
-    second_s: float,
-) -> Decision:
-    wait_s, work_s, prefill_delay_s, _, num_prefill_hit = prefill
+def _decision(ask: Ask, best: _Best, decode: _DecodeTerms, affinity_s: float) -> Decision:
     transfer_s, slot_s, _, _, local_s, local_delay_s, first_step_s, steps_s, decode_delay_s, num_decode_hit = decode
-    if local:
-        wait_s, work_s, transfer_s, prefill_delay_s = 0.0, local_s, 0.0, local_delay_s
+    if best.prefill_terms is None:
+        wait_s, work_s, transfer_s, prefill_delay_s, num_prefill_hit = 0.0, local_s, 0.0, local_delay_s, 0
         slot_wait_s = slot_s
     else:
+        wait_s, work_s, prefill_delay_s, _, num_prefill_hit = best.prefill_terms
         slot_wait_s = max(0.0, slot_s - (wait_s + work_s + transfer_s))
+    assert best.pair is not None, "something was chosen"
     return Decision(
-        pair, local, wait_s, work_s, transfer_s, slot_wait_s, first_step_s, steps_s, prefill_delay_s + decode_delay_s,
-        affinity_s, ask.num_prompt_tokens, num_prefill_hit, num_decode_hit, second, second_s if second else 0.0,
+        best.pair, best.local, wait_s, work_s, transfer_s, slot_wait_s, first_step_s, steps_s,
+        prefill_delay_s + decode_delay_s, affinity_s, ask.num_prompt_tokens, num_prefill_hit, num_decode_hit,
+        best.second, best.second_s if best.second else 0.0,
     )  # fmt: skip

@@ -99,3 +99,10 @@ def test_a_count_that_is_no_number_is_an_error() -> None:
     )
     with pytest.raises(WorkerError, match="no number"):
         EngineMetrics(text).counters(0)
+
+
+def test_a_rank_holds_as_many_tokens_as_its_blocks_have_room_for() -> None:
+    labels = 'block_size="16",num_gpu_blocks="2034"'
+    assert EngineMetrics(f"vllm:cache_config_info{{{labels}}} 1.0\n").max_kv_tokens() == 16 * 2034
+    assert EngineMetrics('vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1.0\n').max_kv_tokens() is None
+    assert EngineMetrics("").max_kv_tokens() is None
