@@ -1,4 +1,4 @@
-"""A whole deployment in one process: fake engines, the real gateway between them and the test, real sockets."""
+"""A whole deployment in one process: stand-in engines, the real gateway between them and the test, real sockets."""
 
 import asyncio
 import contextlib
@@ -13,13 +13,14 @@ from baton.base.server import HttpServer
 from baton.engine.client import HttpClient
 from baton.engine.origin import Origin
 from baton.engine.response import Response
+from baton.engine.stand_in.requests import CHAT, COMPLETIONS
 from baton.gateway import openai
 from baton.gateway.app import Gateway
 from baton.gateway.readiness import Readiness
 from baton.policy.rank import RankId
 from baton.recipe.recipe import Role
 from baton.recipe.workers import WorkersFile
-from fakes.engine import ALIAS, CHAT, COMPLETIONS, MODEL, Fabric, FakeVllm
+from fakes.observed import ALIAS, MODEL, ObservedEngine
 
 LIMIT_S = 15.0
 """No test waits this long unless it fails."""
@@ -100,9 +101,8 @@ class Http:
 class Deployment:
     """What a test holds."""
 
-    fabric: Fabric
-    prefills: list[FakeVllm]
-    decodes: list[FakeVllm]
+    prefills: list[ObservedEngine]
+    decodes: list[ObservedEngine]
     client: HttpClient
     gateway: Gateway = field(init=False)
     workers: WorkersFile = field(init=False)
@@ -110,15 +110,15 @@ class Deployment:
     http: Http = field(init=False)
 
     @property
-    def engines(self) -> list[FakeVllm]:
+    def engines(self) -> list[ObservedEngine]:
         return [*self.prefills, *self.decodes]
 
     @property
-    def prefill(self) -> FakeVllm:
+    def prefill(self) -> ObservedEngine:
         return self.prefills[0]
 
     @property
-    def decode(self) -> FakeVllm:
+    def decode(self) -> ObservedEngine:
         return self.decodes[0]
 
     async def ready(self) -> None:
@@ -131,17 +131,18 @@ class Deployment:
         await self.gateway.runner.settle()
         if not but_for_leases:
             await eventually(lambda: not any(engine.held for engine in self.engines), "no KV held")
+            await eventually(lambda: all(engine.is_empty for engine in self.engines), "no KV block taken")
 
     @property
     def loads(self) -> list[int]:
         router = self.gateway.runner.router
-        return [router.load(RankId(e.name, rank)) for e in self.engines for rank in range(e.dp_size)]
+        return [router.load(RankId(e.name, rank)) for e in self.engines for rank in e.config.ranks]
 
     @property
     def expired(self) -> int:
         """KV that nobody gave back in time, or that was given back twice."""
-        counters = [rank.counters for engine in self.engines for rank in engine.ranks]
-        return sum(c["expired"] + c["notifications_after_expiry"] for c in counters)
+        leases = [rank.leases for engine in self.engines for rank in engine.ranks]
+        return sum(held.num_expired + held.num_late_notices for held in leases)
 
     def outcomes(self) -> dict[str, float]:
         (family,) = self.gateway.metrics.generations.collect()
@@ -161,8 +162,8 @@ async def deployment(
     *,
     prefill: int | list[dict[str, Any]] = 1,
     decode: int | list[dict[str, Any]] = 1,
-    worker: Callable[[FakeVllm], dict[str, Any]] = lambda _: {},
-    started: Callable[[FakeVllm], bool] = lambda _: True,
+    worker: Callable[[ObservedEngine], dict[str, Any]] = lambda _: {},
+    started: Callable[[ObservedEngine], bool] = lambda _: True,
     alter: Callable[[Gateway], None] = lambda _: None,
     readiness: type[Readiness] = Readiness,
     ready: bool = True,
@@ -170,7 +171,7 @@ async def deployment(
     checkpoint: Path | None = None,
     dtype: str = "float32",
 ) -> AsyncIterator[Deployment]:
-    """Run fake engines and a gateway.
+    """Run stand-in engines and a gateway.
 
     prefill, decode   how many servers, or the configuration of each
     worker            fields that a server's entry in the workers file has besides its own
@@ -178,18 +179,17 @@ async def deployment(
     alter             called with the gateway before it serves
     readiness         the class that keeps the pool
     """
-    fabric = Fabric()
 
-    def engines(role: Role, wanted: int | list[dict[str, Any]]) -> list[FakeVllm]:
+    def engines(role: Role, wanted: int | list[dict[str, Any]]) -> list[ObservedEngine]:
         configs: list[dict[str, Any]] = [{}] * wanted if isinstance(wanted, int) else wanted
-        return [FakeVllm(f"{role}-{i}", role, fabric, **config) for i, config in enumerate(configs)]
+        return [ObservedEngine(f"{role}-{i}", role, **config) for i, config in enumerate(configs)]
 
     client = HttpClient()
-    found = Deployment(fabric, engines(Role.PREFILL, prefill), engines(Role.DECODE, decode), client)
+    found = Deployment(engines(Role.PREFILL, prefill), engines(Role.DECODE, decode), client)
     for engine in found.engines:
         await engine.start()
         if not started(engine):
-            await engine.die()
+            await engine.stop()
     found.workers = WorkersFile(
         model=MODEL,
         aliases=(ALIAS,),
@@ -226,7 +226,7 @@ async def deployment(
         await gateway.runner.settle()
         inner.close()
         for engine in found.engines:
-            await engine.die()
+            await engine.close()
     assert not crashes, crashes
     assert not watched, outcome
 

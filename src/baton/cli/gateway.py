@@ -25,6 +25,7 @@ from baton.gateway.processes import serve_by_fronts
 from baton.gateway.remote_router import RemoteRouter
 from baton.gateway.tracing import Tracing, open_tracing
 from baton.policy.admission import Admission
+from baton.policy.exact_prefixes import ExactPrefixes
 from baton.policy.prefix_index import PrefixIndex
 from baton.policy.routing import Router
 from baton.policy.step_times import StepTimes
@@ -44,6 +45,9 @@ def gateway(
     prefix_blocks: Annotated[
         int, typer.Option(min=0, help="Blocks of 512 bytes of prompts to remember the place of, over all ranks.")
     ] = MAX_PREFIX_BLOCKS,
+    exact_prefixes: Annotated[
+        bool, typer.Option(help="Route by the engines' KV events; prompts are tokenized by prefill engines first.")
+    ] = False,
     prefill_locally: Annotated[
         bool, typer.Option(help="Let a decode rank prefill a prompt itself where that is predicted to be faster.")
     ] = False,
@@ -73,9 +77,8 @@ def gateway(
 ) -> None:
     """Serve running vLLM servers, baton's or anyone's, as one disaggregated deployment."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    router = Router(
-        index=PrefixIndex(prefix_blocks), times=StepTimes(), affinity_s=affinity_s, prefill_locally=prefill_locally
-    )
+    index = ExactPrefixes(prefix_blocks) if exact_prefixes else PrefixIndex(prefix_blocks)
+    router = Router(index=index, times=StepTimes(), affinity_s=affinity_s, prefill_locally=prefill_locally)
 
     file = load_workers(workers)
     admission = Admission(max_queued=max_queued, hold_s=hold_s)
@@ -91,6 +94,7 @@ def gateway(
             router=router,
             admission=admission,
             keys=keys,
+            exact_prefixes=exact_prefixes,
         )
 
     def command(port: int, path: str) -> list[str]:
@@ -118,6 +122,7 @@ def gateway(
                         router=RemoteRouter(front) if front else router,
                         admission=admission,
                         keys=keys,
+                        exact_prefixes=exact_prefixes,
                         access_log=log,
                         tracing=tracing,
                     )

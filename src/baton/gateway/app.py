@@ -19,29 +19,35 @@ from time import monotonic
 
 import msgspec
 
-from baton.base.errors import RequestError, WorkerError
+from baton.base.errors import BugError, RequestError, WorkerError
 from baton.base.reply import Reply, Request
 from baton.base.server import HttpServer, ServerLimits
 from baton.engine.client import HttpClient
+from baton.engine.kv_feeds import KvFeeds
 from baton.engine.vllm import VllmServer
 from baton.gateway import openai
 from baton.gateway.access_log import AccessLog
 from baton.gateway.door import Door
+from baton.gateway.exact_prompts import ExactPrompts
 from baton.gateway.failures import JSON, answer_error
 from baton.gateway.handoff import AnyRouter, HandoffRunner
 from baton.gateway.keys import Keys
 from baton.gateway.loop_lag import EventLoopLag
 from baton.gateway.metrics import GatewayMetrics, RankRequests
 from baton.gateway.pool import Pool
+from baton.gateway.prompts import Prompts
 from baton.gateway.queue import AdmissionQueue
 from baton.gateway.readiness import Readiness
 from baton.gateway.remote_router import RemoteRouter
+from baton.gateway.routes import Routes
 from baton.gateway.serving import Serving
 from baton.gateway.tracing import Tracing
 from baton.policy.admission import Admission
+from baton.policy.exact_prefixes import ExactPrefixes
 from baton.policy.prefix_index import PrefixIndex
 from baton.policy.routing import Router
 from baton.policy.step_times import StepTimes
+from baton.recipe.recipe import Role
 from baton.recipe.workers import WorkersFile
 
 MAX_PREFIX_BLOCKS = 1 << 17
@@ -61,6 +67,7 @@ class Gateway:
 
     random              source of request ids and canary nonces
     router              chooses the pair of every request: here, or, for a front, in the router process; None = here
+    exact_prefixes      route by tokens and the ranks' KV events, where the router's index is of ExactPrefixes
     admission, keys     who is let in, and when; a front reads keys only to know whom it serves
     started_at_s        Unix seconds, shown by /v1/models
     request_timeout_s   the one deadline of a request, over both legs
@@ -77,6 +84,7 @@ class Gateway:
         router: AnyRouter | None = None,
         admission: Admission | None = None,
         keys: Keys | None = None,
+        exact_prefixes: bool = False,
         access_log: AccessLog | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -93,6 +101,17 @@ class Gateway:
         self.door = Door(AdmissionQueue(admission, predicted_wait_s, self.metrics), keys)
         self.pool.on_change = self.door.queue.wake
         self.runner = HandoffRunner(self.pool, router, self.metrics, door=self.door if routes_here else None)
+        self.feeds: KvFeeds | None = None
+        self._prompts = Prompts()
+        if exact_prefixes:
+            index = router if isinstance(router, RemoteRouter) else router.index
+            if isinstance(index, ExactPrefixes):
+                self.feeds = KvFeeds(workers.workers, index)
+            elif not isinstance(index, RemoteRouter):
+                raise BugError("exact prefixes need a router whose index is ExactPrefixes")
+            told = index
+            self._prompts = ExactPrompts(lambda: told.block_size, lambda: self.pool.servers_there(Role.PREFILL))
+        self.routes = Routes(self.feeds)
         self.readiness = Readiness(self.pool, workers.model, workers.dtype, random)
         self.watching: asyncio.Task[None] | None = None
         self.hang_up_fronts: Callable[[], None] = lambda: None
@@ -110,6 +129,8 @@ class Gateway:
             self.runner,
             self.metrics,
             self.door,
+            self._prompts,
+            self.routes,
             self._models,
             self._random,
             request_timeout_s=self._request_timeout_s,
@@ -137,6 +158,8 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(router.watch() if isinstance(router, RemoteRouter) else self.readiness.run())
             tasks.create_task(lag.run())
+            if self.feeds is not None:
+                tasks.create_task(self.feeds.run())
 
     async def _answer(self, request: Request, reply: Reply) -> None:
         match request.method, request.path:
@@ -200,6 +223,7 @@ async def serve(
     router: AnyRouter | None = None,
     admission: Admission | None = None,
     keys: Keys | None = None,
+    exact_prefixes: bool = False,
     access_log: AccessLog | None = None,
     tracing: Tracing | None = None,
 ) -> AsyncIterator[tuple[Gateway, str]]:
@@ -220,6 +244,7 @@ async def serve(
         router=router,
         admission=admission,
         keys=keys,
+        exact_prefixes=exact_prefixes,
         access_log=access_log,
         tracing=tracing,
     )

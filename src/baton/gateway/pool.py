@@ -76,6 +76,14 @@ class Pool:
         """Every rank, in the order of the workers file."""
         return [rank for state in self.workers.values() for rank in state.ranks]
 
+    def servers_there(self, role: Role) -> list[VllmServer]:
+        """The servers of a role that answer."""
+        return [
+            state.server
+            for state in self.workers.values()
+            if state.server.worker.role is role and state.identity is not None
+        ]
+
     def decode_ranks(self) -> list[RankId]:
         """Every decode rank, ready or not."""
         return self._ranks(Role.DECODE)

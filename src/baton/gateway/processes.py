@@ -40,7 +40,7 @@ async def serve_by_fronts(
     """
     client = HttpClient(connect_timeout_s=5.0)
     gateway = make(client, router)
-    service = RouterService(router, gateway.pool, gateway.door, gateway.metrics_text)
+    service = RouterService(router, gateway.pool, gateway.door, gateway.routes, gateway.metrics_text)
     with tempfile.TemporaryDirectory(prefix="baton-") as folder, reserved_port(host, port) as reserved:
         path = str(Path(folder) / "router")
         bound_host, bound_port = reserved.getsockname()[:2]

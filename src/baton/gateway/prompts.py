@@ -23,6 +23,10 @@ class Prompts:
         self.block_bytes = block_bytes
         self.tokens_per_byte = _FIRST_TOKENS_PER_BYTE
 
+    async def asks(self, call: Call, session: str) -> list[tuple[Ask, int]]:
+        """What to ask of the router for each generation of a call, and the bytes of its prompt; never waits here."""
+        return [self.ask(call, single, session) for single in call.singles]
+
     def ask(self, call: Call, single: Body, session: str) -> tuple[Ask, int]:
         """What to ask of the router for one generation, and the bytes of its prompt."""
         seed, text = prompt_text(call.path, single)

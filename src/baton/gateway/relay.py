@@ -1,7 +1,8 @@
 """A decode rank's answer on its way to the client: passed on as bytes, checked for its end, never parsed per event.
 
 A stream starts towards the client only when its first event is here and is no error, so that a failed hand-off still
-becomes an HTTP error; a stream that ends without `[DONE]` is a failure, whatever its status was.
+becomes an HTTP error. The first event of a chat only names the role, and vLLM sends it before it knows whether the KV
+could be fetched: it waits for the next one; a stream that ends without `[DONE]` is a failure, whatever its status was.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-contr
 MAX_ANSWER_BYTES = 256 << 20
 
 _ERROR_EVENT = b'data: {"error"'
+_ROLE_ALONE = b'"delta":{"role":"assistant","content":""}'
 
 
 class StreamFailed(WorkerError):
@@ -106,7 +108,7 @@ class _Stream:
     """Sink of one decode stream."""
 
     __slots__ = (
-        "_error", "_generation", "_headers", "_itl", "_last_s", "_reply", "_tail", "num_events", "told_error",
+        "_error", "_generation", "_headers", "_held", "_itl", "_last_s", "_reply", "_tail", "num_events", "told_error",
     )  # fmt: skip
 
     def __init__(
@@ -117,7 +119,7 @@ class _Stream:
         self._generation = generation
         self._itl = itl
         self._tail = b""
-        self._error = b""
+        self._error = self._held = b""
         self._last_s = 0.0
         self.num_events = 0
         self.told_error = False
@@ -130,8 +132,10 @@ class _Stream:
             if num_events:
                 self._itl.add(now_s - self._last_s, num_events)
                 self._last_s = now_s
-        elif not self._start(data, now_s, num_events):
+        elif not self._start(data, now_s):
             return True
+        elif self._held:
+            data, self._held = self._held + data, b""
         if _ERROR_EVENT in data or (not self.at_event_boundary and _ERROR_EVENT in self._tail + data[: len(DONE)]):
             self.told_error = True
         if self.told_error:
@@ -139,14 +143,18 @@ class _Stream:
         self._tail = data[-len(DONE) :] if len(data) >= len(DONE) else (self._tail + data)[-len(DONE) :]
         return self._reply.write(data)
 
-    def _start(self, data: bytes, now_s: float, num_events: int) -> bool:
-        """Begin the reply, unless the stream begins with an error."""
-        if self._error or data.startswith(_ERROR_EVENT):
-            self._error += data
+    def _start(self, data: bytes, now_s: float) -> bool:
+        """Begin the reply, unless the stream begins with an error, or does not say yet whether it does."""
+        said = data if self._error or self._held else _after_role(data)
+        if self._error or said.startswith(_ERROR_EVENT):
+            self._error += said
+            return False
+        if data and not said:
+            self._held = data
             return False
         self._last_s = self._generation.ledger.first_byte = now_s
-        if num_events > 1:
-            self._itl.add(0.0, num_events - 1)
+        if self.num_events > 1:
+            self._itl.add(0.0, self.num_events - 1)
         self._reply.start(200, {**self._headers(), **EVENT_STREAM})
         return True
 
@@ -157,6 +165,10 @@ class _Stream:
 
     def finish(self, response: Response) -> None:
         """The engine says the stream is complete; believe it only if it is."""
+        if self._held and not self._error:  # a stream of nothing but its role
+            self._start(b"", monotonic())
+            self._tail = self._held[-len(DONE) :]
+            self._reply.write(self._held)
         if self._error:
             event = self._error.split(b"\n\n", 1)[0].removeprefix(b"data: ")
             raise EngineRefused(error_status(event), event)
@@ -166,3 +178,9 @@ class _Stream:
             raise EngineGarbled(
                 response.origin, response.doing, "a stream without data: [DONE]", response.received_bytes
             )
+
+
+def _after_role(data: bytes) -> bytes:
+    """What a stream begins with, but for a whole first event in which nothing is said but who speaks."""
+    first, end, rest = data.partition(b"\n\n")
+    return rest if end and _ROLE_ALONE in first else data

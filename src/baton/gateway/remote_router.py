@@ -9,7 +9,7 @@ Messages to the router process
   ask        number, "/metrics" or "/debug/routes": the answer for all processes together
   told       number, text: this front's own metrics
 and from it
-  reserved   number, seconds waited and decision, or nothing
+  reserved   number, tokens a block, seconds waited and decision; or nothing
   entered    number, whether it has waited
   refused    number, what a RequestError says
   state      why each worker and each pair may not serve, in the order of the workers file
@@ -68,6 +68,8 @@ class RemoteRouter:
         self._numbers = count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._has_state = asyncio.Event()
+        self.block_size = 0
+        """Tokens a KV block, where the router process is told of blocks; 0 as long as it isn't."""
         self._link: Link | None = None
         self._is_lost = asyncio.Event()
 
@@ -123,7 +125,7 @@ class RemoteRouter:
             raise
         if not fields:
             return None
-        waited_s, prefill, decode, *terms, runner_up, runner_up_s = fields
+        self.block_size, waited_s, prefill, decode, *terms, runner_up, runner_up_s = fields
         pair = Pair(self._ranks[prefill], self._ranks[decode])
         beside = Pair(self._ranks[runner_up[0]], self._ranks[runner_up[1]]) if runner_up else None
         return RemoteReservation(number, Decision._make([pair, *terms, beside, runner_up_s]), waited_s)

@@ -21,6 +21,7 @@ from baton.gateway.merged_metrics import merged
 from baton.gateway.pool import Pool
 from baton.gateway.queue import Turn
 from baton.gateway.routes import Routes
+from baton.policy.exact_prefixes import ExactPrefixes
 from baton.policy.rank import Pair
 from baton.policy.routing import Ask, Reservation, Router
 
@@ -39,10 +40,11 @@ class RouterService:
     """Answers fronts (remote_router.py has the messages).
 
     door      admits the requests of all fronts
+    routes    keeps the decisions
     metrics   this process's own, as text
     """
 
-    def __init__(self, router: Router, pool: Pool, door: Door, metrics: Callable[[], bytes]) -> None:
+    def __init__(self, router: Router, pool: Pool, door: Door, routes: Routes, metrics: Callable[[], bytes]) -> None:
         self._router = router
         self._door = door
         self._pool = pool
@@ -50,7 +52,7 @@ class RouterService:
         self._ranks = pool.ranks
         self._places = {rank: place for place, rank in enumerate(self._ranks)}
         self._links: dict[Link, dict[int, Reservation | _Entering]] = {}
-        self._routes = Routes()
+        self._routes = routes
         self._asked: dict[int, asyncio.Future[bytes]] = {}
         self._numbers = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -147,7 +149,12 @@ class RouterService:
         self._routes.add(request_id, decision)
         pair, *terms, runner_up, runner_up_s = decision
         beside = self._placed(runner_up) if runner_up else None
-        link.send(["reserved", number, [waited_s, *self._placed(pair), *terms, beside, runner_up_s]])
+        fields = [self._block_size(), waited_s, *self._placed(pair), *terms, beside, runner_up_s]
+        link.send(["reserved", number, fields])
+
+    def _block_size(self) -> int:
+        index = self._router.index
+        return index.block_size if isinstance(index, ExactPrefixes) else 0
 
     def _placed(self, pair: Pair) -> tuple[int, int]:
         return self._places[pair.prefill], self._places[pair.decode]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from baton.engine.kv_feeds import KvFeeds
 from baton.policy.decision import Decision
 from baton.policy.routing import Router
 
@@ -12,9 +13,13 @@ _NUM_KEPT = 256
 
 
 class Routes:
-    """Keeps the latest decisions, of whatever is routed in this process."""
+    """Keeps the latest decisions, of whatever is routed in this process.
 
-    def __init__(self) -> None:
+    feeds   what ranks tell of their KV blocks, where they are listened to
+    """
+
+    def __init__(self, feeds: KvFeeds | None = None) -> None:
+        self._feeds = feeds
         self._kept: deque[tuple[str, Decision]] = deque(maxlen=_NUM_KEPT)
 
     def add(self, request_id: str, decision: Decision) -> None:
@@ -29,4 +34,5 @@ class Routes:
             ],
             "step_times": router.times.as_dict(),
             "prefix_blocks": len(router.index),
+            **({"kv_events": self._feeds.explain()} if self._feeds else {}),
         }

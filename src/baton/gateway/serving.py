@@ -41,6 +41,8 @@ class Serving:
     """Serves requests through a runner.
 
     door                where requests come in
+    prompts             what the router is told of prompts
+    routes              keeps the decisions
     models              the names that are served
     random              source of request ids
     request_timeout_s   the one deadline of a request, over both legs
@@ -53,6 +55,8 @@ class Serving:
         runner: HandoffRunner,
         metrics: GatewayMetrics,
         door: Door,
+        prompts: Prompts,
+        routes: Routes,
         models: frozenset[str],
         random: Random,
         *,
@@ -68,8 +72,8 @@ class Serving:
         self._request_timeout_s = request_timeout_s
         self._access_log = access_log
         self._tracing = tracing
-        self._prompts = Prompts()
-        self._routes = Routes()
+        self._prompts = prompts
+        self._routes = routes
 
     async def serve(self, request: Request, reply: Reply) -> None:
         """Answer one request; every outcome is a reply, but for a client that has left."""
@@ -80,7 +84,7 @@ class Serving:
             key = self._door.keys.of(request.headers)
             call = openai.read_call(request.path, request.headers, request.body, self._models)
             priority = self._door.queue.priority(request.headers.get(PRIORITY_HEADER, ""))
-            generations = self._generations(request, call, ledger, trace)
+            generations = await self._generations(request, call, ledger, trace)
             entry = generations[0].entry = Entry(key, _num_tokens(generations), priority)
             await self._generate(request, call, generations, reply)
             status = 200
@@ -141,7 +145,7 @@ class Serving:
 
         await self._runner.run(generation, body, deliver, lambda: reply.started)
 
-    def _generations(
+    async def _generations(
         self, request: Request, call: openai.Call, ledger: Ledger, trace: Trace | None
     ) -> list[Generation]:
         request_id = f"{self._random.getrandbits(128):032x}"
@@ -150,10 +154,10 @@ class Serving:
         headers = {} if trace else {name: sent[name] for name in CONTEXT_HEADERS if name in sent}
         session = sent.get(SESSION_HEADER, "")
         several = len(call.singles) > 1
+        asks = await self._prompts.asks(call, session)
         ledger.admitted = monotonic()
         generations = []
-        for index, single in enumerate(call.singles):
-            ask, num_bytes = self._prompts.ask(call, single, session)
+        for index, (ask, num_bytes) in enumerate(asks):
             made = Generation(call.path, call.model, request_id, deadline_s, headers, ask, num_bytes, ledger)
             if several:
                 made.request_id, made.ledger = f"{request_id}-{index}", ledger.fork()

@@ -22,6 +22,8 @@ from baton.gateway.handoff import EngineRefused, Generation, HandoffRunner
 from baton.gateway.openai import Body, Call
 from baton.gateway.relay import DONE, EVENT_STREAM, MAX_ANSWER_BYTES, StreamFailed, error_status
 
+_ROLE = {"role": "assistant", "content": ""}
+
 
 async def serve_split(
     runner: HandoffRunner,
@@ -84,7 +86,7 @@ async def _pass_events(
 ) -> JsonObject:
     """Pass one generation's events on under its index; returns its usage event, or {} where none came."""
     usage: JsonObject = {}
-    last_s = 0.0
+    last_s, held = 0.0, b""
     async for event in _events(response):
         event["id"] = request_id
         if not event.get("choices"):
@@ -99,10 +101,15 @@ async def _pass_events(
             own.ledger.first_byte = now_s
         last_s = now_s
         own.num_output_tokens += 1
+        raw = b"data: " + msgspec.json.encode(event) + b"\n\n"
+        if own.num_output_tokens == 1 and _ROLE.items() <= event["choices"][0].get("delta", {}).items():
+            held = raw  # what follows may be an error still (relay.py)
+            continue
         if not reply.started:
             reply.start(200, {**headers(own), **EVENT_STREAM})
-        if not reply.write(b"data: " + msgspec.json.encode(event) + b"\n\n"):
+        if not reply.write(held + raw):
             await reply.drain()
+        held = b""
     return usage
 
 

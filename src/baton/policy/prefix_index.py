@@ -40,12 +40,28 @@ class PrefixIndex:
     def matched(self, chain: Sequence[int]) -> dict[RankId, int]:
         """How many leading blocks of a chain each rank holds; ranks that hold none are left out."""
         young, old = self._young.get, self._old.get
+        return self._depths(young(block) or old(block, 0) for block in chain)
+
+    def removed(self, rank: RankId, blocks: Iterable[int]) -> None:
+        """A rank holds these blocks no more."""
+        keep, young, old = ~self._bit(rank), self._young, self._old
+        for block in blocks:
+            if block in young:
+                young[block] &= keep
+            if block in old:
+                old[block] &= keep
+
+    def cleared(self, rank: RankId) -> None:
+        """A rank holds nothing any more."""
+        keep = ~self._bit(rank)
+        self._young = {block: left for block, held in self._young.items() if (left := held & keep)}
+        self._old = {block: left for block, held in self._old.items() if (left := held & keep)}
+
+    def _depths(self, holders: Iterable[int]) -> dict[RankId, int]:
+        """How many leading blocks each rank holds, of blocks whose ranks come as bits; reads no further than needed."""
         depths: dict[RankId, int] = {}
         alive, depth = -1, 0
-        for block in chain:
-            held = young(block)
-            if held is None:
-                held = old(block, 0)
+        for held in holders:
             left = held if alive < 0 else alive & held
             if left != alive:
                 if depth:
@@ -57,20 +73,6 @@ class PrefixIndex:
         if depth:
             self._note(depths, alive, depth)
         return depths
-
-    def removed(self, rank: RankId, blocks: Iterable[int]) -> None:
-        """A rank holds these blocks no more."""
-        keep = ~self._bit(rank)
-        for block in blocks:
-            for generation in (self._young, self._old):
-                if block in generation:
-                    generation[block] &= keep
-
-    def cleared(self, rank: RankId) -> None:
-        """A rank holds nothing any more."""
-        keep = ~self._bit(rank)
-        self._young = {block: left for block, held in self._young.items() if (left := held & keep)}
-        self._old = {block: left for block, held in self._old.items() if (left := held & keep)}
 
     def _note(self, depths: dict[RankId, int], bits: int, depth: int) -> None:
         while bits:

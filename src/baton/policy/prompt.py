@@ -6,8 +6,8 @@ never a wrong answer.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from struct import pack
 
 from xxhash import xxh3_64_intdigest
 
@@ -27,14 +27,24 @@ def text_chain(seed: bytes, text: bytes, block_bytes: int) -> list[int]:
 
 def token_chain(seed: bytes, token_ids: Sequence[int], block_size: int) -> list[int]:
     """Hashes of the whole KV blocks of a prompt's tokens."""
-    return continued(xxh3_64_intdigest(seed), token_ids, block_size)
+    return continued(root(seed), token_ids, block_size)
 
 
 def continued(before: int, token_ids: Sequence[int], block_size: int) -> list[int]:
     """Hashes of the whole KV blocks of tokens that follow the block hashed `before`."""
-    chain = []
-    for start in range(0, len(token_ids) - block_size + 1, block_size):
-        block = token_ids[start : start + block_size]
-        before = xxh3_64_intdigest(pack(f"<{block_size}q", *block), before)
+    block_bytes, chain = 8 * block_size, []
+    packed = memoryview(array("q", token_ids)).cast("B")
+    for start in range(0, len(packed) - block_bytes + 1, block_bytes):
+        before = xxh3_64_intdigest(packed[start : start + block_bytes], before)
         chain.append(before)
     return chain
+
+
+def root(seed: bytes = b"") -> int:
+    """What the first block of a prompt follows."""
+    return xxh3_64_intdigest(seed)
+
+
+def keyed(before: int, key: bytes) -> int:
+    """What a block follows that only requests with this key may share, such as a salt, an image or an adapter."""
+    return xxh3_64_intdigest(key, before)

@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes.engine import Fabric, FakeVllm
-
-from baton.recipe.recipe import Role
+from fakes.observed import ObservedEngine
 
 RECIPE = """
 baton: 1
@@ -27,16 +25,16 @@ def baton(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-async def beside(engine: FakeVllm, *args: object) -> subprocess.CompletedProcess[str]:
+async def beside(engine: ObservedEngine, *args: object) -> subprocess.CompletedProcess[str]:
     await engine.start()
     try:
         return await asyncio.to_thread(baton, "--url", engine.url, *args)
     finally:
-        await engine.die()
+        await engine.stop()
 
 
 async def test_a_right_answer_is_printed_and_exits_0() -> None:
-    done = await beside(FakeVllm("decode-0", Role.DECODE, Fabric()))
+    done = await beside(ObservedEngine())
     assert done.returncode == 0, done.stdout + done.stderr
     *lines, blank, answer = done.stdout.splitlines()
     assert len(lines) == 10
@@ -47,7 +45,7 @@ async def test_a_right_answer_is_printed_and_exits_0() -> None:
 
 async def test_a_recipe_gives_model_and_request(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE % "tiny-r1")
-    engine = FakeVllm("decode-0", Role.DECODE, Fabric())
+    engine = ObservedEngine()
     done = await beside(engine, tmp_path / "r.yaml", "--set", "test.max_tokens=3")
     assert done.returncode == 0, done.stdout + done.stderr
     assert [leg.body["max_tokens"] for leg in engine.legs] == [3, 3]
@@ -56,7 +54,7 @@ async def test_a_recipe_gives_model_and_request(tmp_path: Path) -> None:
 
 async def test_a_model_that_is_not_served_exits_1_and_says_what_is(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE % "other")
-    done = await beside(FakeVllm("decode-0", Role.DECODE, Fabric()), tmp_path / "r.yaml")
+    done = await beside(ObservedEngine(), tmp_path / "r.yaml")
     assert done.returncode == 1
     assert done.stdout.startswith("FAILS  models  tiny-r1, deepseek-ai/DeepSeek-R1 (expected other among /v1/models)")
 
@@ -68,8 +66,8 @@ def test_nothing_at_the_url_exits_1_and_says_where_to_look() -> None:
 
 
 async def test_what_a_server_says_cannot_steer_the_terminal() -> None:
-    engine = FakeVllm("decode-0", Role.DECODE, Fabric())
-    engine.faults.refuse = (500, b"\x1b[2J\x07gone")
+    engine = ObservedEngine()
+    engine.refuse(500, b"\x1b[2J\x07gone")
     done = await beside(engine)
     assert done.returncode == 1
     assert "\x1b" not in done.stdout

@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import msgspec
 import pytest
 from fakes.deployment import CHAT, COMPLETIONS, chat, completion, eventually
-from fakes.engine import MODEL, Fabric, FakeVllm
-from fakes.tokens import tokenize
+from fakes.observed import MODEL, ObservedEngine
 
 from baton.base.errors import WorkerError
+from baton.base.reply import Reply, Request
 from baton.engine.client import HttpClient
 from baton.engine.errors import EngineTimeout, EngineUnreachable
 from baton.engine.kv_transfer import checked_offer, decode_body, prefill_body
+from baton.engine.stand_in.model import tokenize
 from baton.engine.vllm import Identity, VllmServer, engine_request_ids
 from baton.recipe.recipe import Role
 
@@ -23,9 +25,8 @@ class Two:
     """A prefill and a decode engine, and how they are spoken to."""
 
     def __init__(self) -> None:
-        fabric = Fabric()
         self.client = HttpClient()
-        self.engines = FakeVllm("p", Role.PREFILL, fabric), FakeVllm("d", Role.DECODE, fabric, dp_size=2)
+        self.engines = ObservedEngine("p", Role.PREFILL), ObservedEngine("d", Role.DECODE, dp_size=2)
 
     async def start(self) -> None:
         for engine in self.engines:
@@ -42,7 +43,7 @@ async def two() -> AsyncIterator[Two]:
     yield two
     two.client.close()
     for engine in two.engines:
-        await engine.die()
+        await engine.stop()
 
 
 async def ask(server: VllmServer, body: dict, dp_rank: int = 0, path: str = COMPLETIONS) -> dict:
@@ -86,12 +87,18 @@ async def test_a_hand_off_between_two_servers_gives_what_one_gives(two: Two, pat
 async def test_a_release_frees_what_prefill_holds(two: Two) -> None:
     offer = checked_offer((await ask(two.prefill, prefill_body(completion())))["kv_transfer_params"])
     await two.decode.release(MODEL, offer, request_id="x", dp_rank=0, timeout_s=LIMIT_S)
-    assert not two.engines[0].held
-    assert two.engines[0].ranks[0].counters["notifications_after_expiry"] == 0
+    await eventually(lambda: not two.engines[0].held)
+    assert two.engines[0].ranks[0].leases.num_late_notices == 0
 
 
 async def test_a_release_that_is_served_instead_of_rejected_is_an_error(two: Two) -> None:
-    two.engines[1]._check = lambda *_: None  # type: ignore[method-assign]
+    server = two.engines[1]._server
+    assert server is not None
+
+    async def serve(_: Request, reply: Reply) -> None:
+        reply.send(200, {}, b"{}")
+
+    server.handler = serve
     offer = checked_offer((await ask(two.prefill, prefill_body(completion())))["kv_transfer_params"])
     with pytest.raises(WorkerError, match="instead of rejecting"):
         await two.decode.release(MODEL, offer, request_id="x", dp_rank=0, timeout_s=LIMIT_S)
@@ -99,7 +106,7 @@ async def test_a_release_that_is_served_instead_of_rejected_is_an_error(two: Two
 
 @pytest.mark.parametrize(("path", "body"), [(COMPLETIONS, completion()), (CHAT, chat())])
 async def test_a_running_request_is_aborted_by_the_engines_own_id(two: Two, path: str, body: dict) -> None:
-    two.engines[0].prefill_gate = asyncio.Event()
+    two.engines[0].set_faults(stall=True)
     asking = asyncio.create_task(two.prefill.ask(path, body, request_id="mine", dp_rank=0, timeout_s=LIMIT_S))
     await eventually(lambda: two.engines[0].running)
     assert await two.prefill.abort(engine_request_ids(path, "other"), LIMIT_S)
@@ -114,7 +121,7 @@ def test_the_engines_ids_are_the_clients_with_a_prefix_and_for_completions_an_in
 
 
 async def test_a_server_without_the_abort_route_says_so(two: Two) -> None:
-    two.engines[0].scale_out = False
+    two.engines[0].config = replace(two.engines[0].config, enable_scale_out=False)
     assert not await two.prefill.abort(["x"], LIMIT_S)
 
 
@@ -122,12 +129,12 @@ async def test_whatever_is_not_200_and_json_is_a_worker_error_that_names_the_wor
     engine, server = two.engines[0], two.prefill
     with pytest.raises(WorkerError, match="p answered 404"):
         await ask(server, completion() | {"model": "other"})
-    engine.faults.refuse = (500, b"boom")
+    engine.refuse(500, b"boom")
     with pytest.raises(WorkerError, match=r"p answered 500.*boom"):
         await ask(server, completion())
-    engine.faults.refuse = None
+    engine.clear_faults()
     for raw in (b"nonsense", b"[]", b"[" * 100_000):
-        engine.faults.answer = raw
+        engine.answer(raw)
         with pytest.raises(WorkerError, match="p POST"):
             await ask(server, completion())
     for text in ('{"data": []}', "[]", "x", "{}", '{"data": [1]}', '{"data": 1}'):
@@ -137,10 +144,10 @@ async def test_whatever_is_not_200_and_json_is_a_worker_error_that_names_the_wor
 
 
 async def test_a_server_that_is_gone_is_unreachable_and_one_that_hangs_times_out(two: Two) -> None:
-    two.engines[0].faults.hang_before_head = True
+    two.engines[0].set_faults(hang_before_head=True)
     with pytest.raises(EngineTimeout):
         await two.prefill.ask(COMPLETIONS, completion(), request_id="r", dp_rank=0, timeout_s=0.05)
-    await two.engines[0].die()
+    await two.engines[0].stop()
     with pytest.raises(EngineUnreachable):
         await two.prefill.healthy(LIMIT_S)
 

@@ -14,7 +14,7 @@ async def test_metrics_count_what_was_asked_and_how_it_ended() -> None:
         await d.http.post(COMPLETIONS, completion(echo=True))
         await d.http.post(CHAT, chat(temperature=-1.5))
         await d.http.post(CHAT, b"nonsense")
-        d.decode.faults.cut_after = 2
+        d.decode.set_faults(cut_after=2)
         await d.http.post(CHAT, chat(stream=True))
         got = await d.http.get("/metrics")
         assert got.headers["content-type"].startswith("text/plain")
@@ -43,11 +43,11 @@ async def test_metrics_count_what_was_asked_and_how_it_ended() -> None:
 
 async def test_requests_in_flight_are_those_being_answered() -> None:
     async with deployment() as d:
-        d.prefill.prefill_gate = asyncio.Event()
+        d.prefill.set_faults(stall=True)
         asking = asyncio.create_task(d.http.post(CHAT, chat()))
         await eventually(lambda: d.prefill.running)
         assert d.metric("baton_requests_in_flight") == 1
-        d.prefill.prefill_gate.set()
+        d.prefill.clear_faults()
         await asking
         assert d.metric("baton_requests_in_flight") == 0
 

@@ -72,13 +72,12 @@ async def test_a_request_whose_engine_vanishes_is_tried_on_another_pair() -> Non
     """Before the client has got anything: the prefill rank dies at work, and nobody sees an error."""
     async with deployment(prefill=2) as d:
         for prefill in d.prefills:
-            prefill.prefill_gate = asyncio.Event()
+            prefill.set_faults(stall=True)
         asking = asyncio.create_task(d.http.post(CHAT, chat()))
         await eventually(lambda: any(p.running for p in d.prefills))
         victim, other = sorted(d.prefills, key=lambda p: not p.running)
-        await victim.die()
-        assert other.prefill_gate is not None
-        other.prefill_gate.set()
+        await victim.stop()
+        other.clear_faults()
         got = await asking
         assert got.status == 200
         assert "failed_tries" in timing(got.headers["server-timing"])

@@ -26,7 +26,7 @@ async def all_clean(d: Deployment) -> None:
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 async def test_during_prefill_the_prefill_is_aborted_by_the_engines_id(path: str) -> None:
     async with deployment() as d:
-        d.prefill.prefill_gate = asyncio.Event()
+        d.prefill.set_faults(stall=True)
         asking = asyncio.create_task(d.http.open(path, body_for(path)))
         await eventually(lambda: d.prefill.running)
         (running,) = d.prefill.running
@@ -41,7 +41,7 @@ async def test_during_prefill_the_prefill_is_aborted_by_the_engines_id(path: str
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 async def test_if_prefill_finishes_all_the_same_its_kv_is_released_through_decode(path: str) -> None:
     async with deployment() as d:
-        d.prefill.prefill_gate = asyncio.Event()
+        d.prefill.set_faults(stall=True)
         asking = asyncio.create_task(d.http.open(path, body_for(path)))
         await eventually(lambda: d.prefill.running)
         d.prefill.running[next(iter(d.prefill.running))].aborted = asyncio.Event()  # the abort comes too late
@@ -50,15 +50,15 @@ async def test_if_prefill_finishes_all_the_same_its_kv_is_released_through_decod
         await leave(asking)
         await eventually(lambda: d.prefill.aborts)
         d.prefill.running.update(late)
-        d.prefill.prefill_gate.set()
+        d.prefill.clear_faults()
         await eventually(lambda: d.decode.of_kind("release"), "the release")
         await all_clean(d)
         assert d.metric("baton_kv_releases_total", result="released") == 1
 
 
 async def test_without_the_abort_route_the_prefill_ends_with_its_connection() -> None:
-    async with deployment(prefill=[{"scale_out": False}]) as d:
-        d.prefill.prefill_gate = asyncio.Event()
+    async with deployment(prefill=[{"enable_scale_out": False}]) as d:
+        d.prefill.set_faults(stall=True)
         asking = asyncio.create_task(d.http.open(CHAT, chat()))
         await eventually(lambda: d.prefill.running)
         await leave(asking)
@@ -81,7 +81,7 @@ async def test_in_the_very_turn_in_which_prefill_finishes() -> None:
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 async def test_while_decode_computes_its_connection_is_closed(path: str) -> None:
     async with deployment() as d:
-        d.decode.faults.hang_before_head = True
+        d.decode.set_faults(hang_before_head=True)
         asking = asyncio.create_task(d.http.open(path, body_for(path)))
         await eventually(lambda: d.decode.running)
         await leave(asking)
@@ -93,7 +93,7 @@ async def test_while_decode_computes_its_connection_is_closed(path: str) -> None
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 async def test_in_mid_stream_the_decode_connection_is_closed(path: str) -> None:
     async with deployment() as d:
-        d.decode.faults.hang_after = 3
+        d.decode.set_faults(hang_after=3)
         response = await d.http.open(path, body_for(path, stream=True))
         assert b"data: " in await anext(response.chunks())
         assert d.decode.running
@@ -111,7 +111,7 @@ async def test_before_anything_was_sent_to_it() -> None:
 
 async def test_a_gateway_that_stops_waits_for_what_it_owes() -> None:
     async with deployment() as d:
-        d.prefill.prefill_gate = asyncio.Event()
+        d.prefill.set_faults(stall=True)
         asking = asyncio.create_task(d.http.open(CHAT, chat()))
         await eventually(lambda: d.prefill.running)
         await leave(asking)

@@ -1,12 +1,13 @@
 """Readiness is a pair's: only ranks that are compatible and have handed off to each other serve."""
 
 import asyncio
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 from fakes.deployment import CHAT, Deployment, Http, chat, deployment, eventually
-from fakes.engine import FakeVllm
+from fakes.observed import ObservedEngine
 
 from baton.base.errors import WorkerError
 from baton.gateway.app import serve
@@ -63,7 +64,7 @@ async def test_a_verification_leaves_nothing_behind() -> None:
     ids=["version", "block size", "cache dtype", "model", "weights", "attention backend"],
 )
 async def test_incompatible_engines_are_never_paired(config: dict[str, Any], fields: dict[str, str], said: str) -> None:
-    def worker(engine: FakeVllm) -> dict[str, Any]:
+    def worker(engine: ObservedEngine) -> dict[str, Any]:
         mine = {"weights": "a", "attention_backend": "CPU_MLA"}
         return mine | (fields if engine.name == "decode-0" else {})
 
@@ -86,7 +87,7 @@ async def test_an_incompatible_rank_does_not_keep_the_others_from_serving() -> N
 
 
 async def test_a_decode_engine_without_kv_connector_never_serves_and_the_reason_says_so() -> None:
-    async with deployment(decode=[{"connector": False}], ready=False) as d:
+    async with deployment(decode=[{"kv_connector": False}], ready=False) as d:
         state = await judged(d)
         assert state["ready"] is False
         assert "computed the rest itself" in state["reason"]
@@ -94,7 +95,7 @@ async def test_a_decode_engine_without_kv_connector_never_serves_and_the_reason_
 
 
 async def test_a_prefill_engine_without_kv_connector_never_serves_and_the_reason_says_so() -> None:
-    async with deployment(prefill=[{"connector": False}], ready=False) as d:
+    async with deployment(prefill=[{"kv_connector": False}], ready=False) as d:
         state = await judged(d)
         assert state["ready"] is False
         assert "--kv-transfer-config" in state["reason"]
@@ -110,10 +111,9 @@ async def test_a_decode_engine_with_other_weights_never_serves() -> None:
 
 async def test_kv_that_comes_from_other_blocks_than_named_keeps_a_pair_from_serving() -> None:
     def shifted(d: Deployment) -> None:
-        fetch = d.fabric.fetch
-        d.fabric.fetch = lambda params: fetch(  # type: ignore[method-assign]
-            {**params, "remote_block_ids": [[block + 1 for block in group] for group in params["remote_block_ids"]]}
-        )
+        (rank,) = d.prefill.ranks
+        contents_of = rank.contents_of
+        rank.contents_of = lambda blocks: contents_of([block + 1 for block in blocks])  # type: ignore[method-assign]
 
     async with deployment(started=lambda engine: engine.name != "decode-0", ready=False) as d:
         shifted(d)
@@ -168,16 +168,16 @@ async def test_a_worker_that_joins_later_joins() -> None:
 
 async def test_a_worker_that_restarts_is_verified_again() -> None:
     async with deployment() as d:
-        await d.decode.die()
+        await d.decode.stop()
         await eventually(lambda: not d.gateway.pool.verified)
-        d.decode.weights = "new and wrong"
+        d.decode.config = replace(d.decode.config, weights="new and wrong")
         await d.decode.start()
         state = await judged_again(d)
         assert state["ready"] is False
         assert "compute different things" in state["reason"]
-        await d.decode.die()
+        await d.decode.stop()
         await eventually(lambda: d.gateway.pool.workers["decode-0"].identity is None)
-        d.decode.weights = "right"
+        d.decode.config = replace(d.decode.config, weights="right")
         await d.decode.start()
         await d.ready()
 
@@ -209,15 +209,15 @@ async def test_every_pair_of_data_parallel_ranks_is_verified_and_used() -> None:
         assert len(d.gateway.pool.verified) == 6
         tried = {leg.dp_rank for leg in d.decode.legs if leg.kind == "decode"}
         assert tried == {0, 1, 2}
-        d.prefill.prefill_gate = asyncio.Event()
+        d.prefill.set_faults(stall=True)
         asking = [asyncio.create_task(d.http.post(CHAT, chat(f"{i}"))) for i in range(12)]
         await eventually(lambda: len(d.prefill.running) == 12)
         assert d.loads == [6, 6, 4, 4, 4]
-        d.prefill.prefill_gate.set()
+        d.prefill.clear_faults()
         assert {got.status for got in await asyncio.gather(*asking)} == {200}
         for engine, expected in ((d.prefill, 6), (d.decode, 4)):
             kind = "prefill" if engine is d.prefill else "decode"
-            for rank in range(engine.dp_size):
+            for rank in engine.config.ranks:
                 assert [leg.dp_rank for leg in engine.of_kind(kind)].count(rank) == expected
         await d.idle()
 
@@ -234,10 +234,8 @@ async def test_decode_fetches_from_the_very_rank_that_prefilled() -> None:
 async def test_an_idle_gateway_leaves_verified_pairs_alone() -> None:
     async with deployment() as d:
         legs = len(d.decode.legs)
-        polls = len(d.decode.answers)
-        await eventually(lambda: len(d.decode.answers) >= polls)
-        for _ in range(200):
-            await asyncio.sleep(0)
+        num_requests = d.decode.num_requests
+        await eventually(lambda: d.decode.num_requests >= num_requests + 10, "ten polls")
         assert len(d.decode.legs) == legs
 
 

@@ -149,10 +149,10 @@ async def test_an_alias_is_served_under_its_name_and_listed_as_an_alias() -> Non
     ("path", "fields", "why"),
     [
         (COMPLETIONS, {"echo": True}, "echo"),
-        (COMPLETIONS, {"prompt_embeds": ["AA==", "AQ=="], "n": 2}, "prompt_embeds"),
+        (COMPLETIONS, {"prompt_embeds": ["AA==", "AQ=="], "n": 2, "temperature": 1}, "prompt_embeds"),
         (COMPLETIONS, {"prompt_logprobs": 0}, "prompt_logprobs"),
         (CHAT, {"prompt_logprobs": 1}, "prompt_logprobs"),
-        (COMPLETIONS, {"use_beam_search": True, "n": 2}, "beam"),
+        (COMPLETIONS, {"use_beam_search": True, "n": 2, "temperature": 1}, "beam"),
     ],
 )
 async def test_what_prefill_cannot_serve_is_served_by_decode_alone_and_counted(

@@ -20,6 +20,7 @@ from baton.gateway.pool import Pool
 from baton.gateway.queue import AdmissionQueue
 from baton.gateway.remote_router import RemoteRouter, RouterLost
 from baton.gateway.router_service import RouterService
+from baton.gateway.routes import Routes
 from baton.policy.admission import Admission
 from baton.policy.prefix_index import PrefixIndex
 from baton.policy.rank import Pair
@@ -96,7 +97,7 @@ async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
         encoding="utf-8",
     )
     door = Door(queue, Keys(keys, admission.classes, 30.0, 0.0))
-    service = RouterService(router, pool, door, lambda: b"# TYPE baton_pairs gauge\nbaton_pairs 16.0\n")
+    service = RouterService(router, pool, door, Routes(), lambda: b"# TYPE baton_pairs gauge\nbaton_pairs 16.0\n")
     listener = await service.start(str(tmp_path / "router"))
     front = RemoteRouter(str(tmp_path / "router"))
     front_pool = Pool(servers(client), front)

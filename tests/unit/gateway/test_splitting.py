@@ -9,7 +9,6 @@ from fakes.deployment import CHAT, COMPLETIONS, chat, completion, deployment, ev
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat n": (CHAT, chat(n=3, temperature=0.8, seed=11)),
-    "chat n without a seed": (CHAT, chat(n=2)),
     "chat n with logprobs": (CHAT, chat(n=2, temperature=1, seed=3, logprobs=True, top_logprobs=2)),
     "completions n": (COMPLETIONS, completion(n=3, temperature=0.8, seed=11, logprobs=2)),
     "two texts": (COMPLETIONS, completion(["one", "two and more"], logprobs=1)),
@@ -95,7 +94,7 @@ async def test_if_one_generation_is_refused_the_call_is(stream: bool) -> None:
 
 async def test_if_one_stream_breaks_the_others_end_and_the_client_sees_an_error() -> None:
     async with deployment() as d:
-        d.decode.faults.cut_after = 4
+        d.decode.set_faults(cut_after=4)
         got = await d.http.post(COMPLETIONS, completion(["one", "two"], stream=True))
         assert got.status == 200
         assert b'"error"' in got.payloads[-1]
@@ -107,7 +106,7 @@ async def test_if_one_stream_breaks_the_others_end_and_the_client_sees_an_error(
 @pytest.mark.parametrize("after", [0, 3])
 async def test_an_error_event_or_garbage_in_one_stream_fails_the_call(fault: str, after: int) -> None:
     async with deployment() as d:
-        setattr(d.decode.faults, fault, after)
+        d.decode.set_faults(**{fault: after})
         got = await d.http.post(COMPLETIONS, completion(["one", "two"], stream=True))
         if got.status == 200:
             assert b'"error"' in got.payloads[-1]
@@ -123,7 +122,7 @@ async def test_an_error_event_or_garbage_in_one_stream_fails_the_call(fault: str
 )
 async def test_an_engine_that_answers_200_with_no_completion_is_a_502(answer: bytes) -> None:
     async with deployment() as d:
-        d.decode.faults.answer = answer
+        d.decode.answer(answer)
         got = await d.http.post(CHAT, chat(n=2))
         assert got.status == 502
         assert got.error
@@ -140,7 +139,7 @@ async def test_split_calls_without_a_ready_pair_are_503() -> None:
 
 async def test_a_client_that_leaves_a_split_call_leaves_nothing_behind() -> None:
     async with deployment() as d:
-        d.prefill.prefill_gate = asyncio.Event()
+        d.prefill.set_faults(stall=True)
         asking = asyncio.create_task(d.http.open(COMPLETIONS, completion(["one", "two", "three"], n=2)))
         await eventually(lambda: len(d.prefill.running) == 6)
         asking.cancel()

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from fakes.deployment import CHAT, Deployment, chat, deployment, eventually
-from fakes.engine import CONFIG
 from fakes.faulty_gateway import Believes, ExchangesBlocks, ForgetsToPull, SkipsPrefill, SwapsPools, with_runner
+from fakes.observed import SHAPE
 
 from baton.base.errors import ConfigError, WorkerError
+from baton.base.reply import Reply, Request
 from baton.prove.run import prove_deployment
 from baton.prove.subject import Patience
 from baton.prove.verdict import Verdict
@@ -21,7 +22,7 @@ PATIENCE = Patience(ready_s=2.0, answer_s=5.0, counters_s=0.2, poll_s=0.01)
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE))
     return tmp_path
 
 
@@ -45,7 +46,7 @@ def failing(verdict: Verdict) -> set[str]:
 )
 async def test_a_healthy_deployment_is_proven_by_sixteen_canaries(checkpoint: Path, shape: dict[str, Any]) -> None:
     if shape.get("dtype"):
-        (checkpoint / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 8}))  # half the bytes each
+        (checkpoint / "config.json").write_text(json.dumps({**SHAPE, "num_hidden_layers": 8}))  # half the bytes each
     async with deployment(checkpoint=checkpoint, **shape) as d:
         verdict = await prove(d)
         assert verdict.proven, verdict.reason
@@ -77,7 +78,7 @@ async def test_two_proofs_send_different_prompts(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 async def test_an_engine_without_kv_connector(checkpoint: Path, role: str) -> None:
-    sides: dict[str, Any] = {role: [{"connector": False}]}
+    sides: dict[str, Any] = {role: [{"kv_connector": False}]}
     async with deployment(checkpoint=checkpoint, **sides, ready=False) as d:
         verdict = await prove(d)
         assert not verdict.proven
@@ -87,7 +88,7 @@ async def test_an_engine_without_kv_connector(checkpoint: Path, role: str) -> No
 
 async def test_a_decode_without_kv_connector_that_the_gateway_believes_in(checkpoint: Path) -> None:
     """Prefill is paid twice; every token is right."""
-    async with deployment(checkpoint=checkpoint, decode=[{"connector": False}], readiness=Believes) as d:
+    async with deployment(checkpoint=checkpoint, decode=[{"kv_connector": False}], readiness=Believes) as d:
         verdict = await prove(d)
         assert not verdict.proven
         assert {"prompt tokens decode received", "prompt tokens decode computed", "KV moved"} <= failing(verdict)
@@ -95,7 +96,7 @@ async def test_a_decode_without_kv_connector_that_the_gateway_believes_in(checkp
 
 
 async def test_a_prefill_without_kv_connector_that_the_gateway_believes_in(checkpoint: Path) -> None:
-    async with deployment(checkpoint=checkpoint, prefill=[{"connector": False}], readiness=Believes) as d:
+    async with deployment(checkpoint=checkpoint, prefill=[{"kv_connector": False}], readiness=Believes) as d:
         verdict = await prove(d)
         assert failing(verdict) == {"the gateway answers canaries"}
         assert "without offering its KV" in verdict.reason
@@ -149,7 +150,7 @@ async def test_one_wrong_weights_decode_among_right_ones(checkpoint: Path) -> No
 
 
 async def test_a_decode_that_recomputes_what_it_cannot_fetch(checkpoint: Path) -> None:
-    async with deployment(checkpoint=checkpoint, decode=[{"load_failure_policy": "recompute"}]) as d:
+    async with deployment(checkpoint=checkpoint, decode=[{"kv_load_failure_policy": "recompute"}]) as d:
         verdict = await prove(d)
         assert failing(verdict) == {"KV that cannot be fetched"}
         assert "kv_load_failure_policy fail" in verdict.reason
@@ -157,14 +158,14 @@ async def test_a_decode_that_recomputes_what_it_cannot_fetch(checkpoint: Path) -
 
 async def test_kv_whose_lease_ended_before_it_was_fetched(checkpoint: Path) -> None:
     """The memory was not used again, so that every token is right; next time it may be."""
-    async with deployment(checkpoint=checkpoint, prefill=[{"lease_s": 0}]) as d:
+    async with deployment(checkpoint=checkpoint, prefill=[{"kv_lease_duration_s": 0}]) as d:
         verdict = await prove(d)
         assert failing(verdict) == {"KV leases that expired"}
 
 
 async def test_engines_that_serve_others_meanwhile(checkpoint: Path) -> None:
     async with deployment(checkpoint=checkpoint) as d:
-        d.decode.faults.hang_before_head = True
+        d.decode.set_faults(stall=True)
         asking = asyncio.create_task(d.http.open(CHAT, chat()))
         await eventually(lambda: d.decode.running)
         verdict = await prove(d)
@@ -175,7 +176,7 @@ async def test_engines_that_serve_others_meanwhile(checkpoint: Path) -> None:
 
 
 async def test_bytes_that_are_not_what_the_model_needs(checkpoint: Path) -> None:
-    (checkpoint / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 5}))
+    (checkpoint / "config.json").write_text(json.dumps({**SHAPE, "num_hidden_layers": 5}))
     async with deployment(checkpoint=checkpoint) as d:
         assert failing(await prove(d)) == {"KV moved"}
 
@@ -212,16 +213,19 @@ async def test_a_gateway_that_is_not_there_is_an_error_not_a_verdict(checkpoint:
 @pytest.mark.parametrize("fault", ["refuse", "answer"])
 async def test_an_engine_that_breaks_under_the_canaries(checkpoint: Path, fault: str) -> None:
     async with deployment(checkpoint=checkpoint) as d:
-
-        async def broken(*_: object) -> None:
-            setattr(d.decode.faults, fault, (500, b"broken") if fault == "refuse" else b"{}")
-
         await eventually(lambda: d.gateway.pool.verified)
-        tokenized = d.decode._json
-        d.decode._json = lambda reply, value, status=200: (  # type: ignore[method-assign]
-            tokenized(reply, value, status),
-            d.prefill.of_kind("prefill") and asyncio.ensure_future(broken()),
-        )
+        server = d.decode._server
+        assert server is not None
+        handle = server.handler
+
+        async def breaking(request: Request, reply: Reply) -> None:
+            if d.prefill.of_kind("prefill") and fault == "refuse":
+                d.decode.refuse(500, b"broken")
+            elif d.prefill.of_kind("prefill"):
+                d.decode.answer(b"{}")
+            await handle(request, reply)
+
+        server.handler = breaking
         verdict_or_error = await asyncio.gather(prove(d), return_exceptions=True)
         (found,) = verdict_or_error
         assert isinstance(found, WorkerError) or not found.proven

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from fakes.deployment import deployment
-from fakes.engine import CHAT, MODEL, Fabric, FakeVllm, error_json
+from fakes.deployment import CHAT, deployment
+from fakes.observed import MODEL, ObservedEngine
 
 from baton.base.reply import Reply, Request
 from baton.base.server import HttpServer
 from baton.engine.origin import Origin
+from baton.engine.stand_in.answers import error_json
 from baton.prove.request import Outcome, send_request
 from baton.recipe.recipe import Role, TestRequest
 
@@ -124,13 +125,13 @@ async def test_not_ready_is_told_with_the_servers_reason_and_when_to_try_again()
     ],
 )
 async def test_any_other_status_is_told_with_its_reason(status: int, raw: bytes, said: str) -> None:
-    engine = FakeVllm("decode-0", Role.DECODE, Fabric())
+    engine = ObservedEngine()
     await engine.start()
-    engine.faults.refuse = (status, raw)
+    engine.refuse(status, raw)
     try:
         assert failing(await ask(engine.url)) == {"whole: status": said}
     finally:
-        await engine.die()
+        await engine.stop()
 
 
 async def test_nobody_there_is_a_failed_check() -> None:
@@ -191,13 +192,13 @@ async def test_an_end_that_is_neither_stop_nor_length_fails(finish: object) -> N
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"null", b'{"choices": []}', b"[" * 5000, b"\xff"])
 async def test_a_body_that_is_no_answer_fails(raw: bytes) -> None:
-    engine = FakeVllm("decode-0", Role.DECODE, Fabric())
+    engine = ObservedEngine()
     await engine.start()
-    engine.faults.answer = raw
+    engine.answer(raw)
     try:
         assert {"whole: form", "streamed: form"} == set(failing(await ask(engine.url)))
     finally:
-        await engine.die()
+        await engine.stop()
 
 
 @pytest.mark.parametrize(
@@ -209,34 +210,33 @@ async def test_a_body_that_is_no_answer_fails(raw: bytes) -> None:
     ],
 )
 async def test_a_stream_that_breaks_off_fails(faults: dict[str, Any], said: str) -> None:
-    engine = FakeVllm("decode-0", Role.DECODE, Fabric())
+    engine = ObservedEngine()
     await engine.start()
-    for name, value in faults.items():
-        setattr(engine.faults, name, value)
+    engine.set_faults(**faults)
     try:
         found = failing(await ask(engine.url))
         assert list(found) == ["streamed: form"]
         assert said in found["streamed: form"]
     finally:
-        await engine.die()
+        await engine.stop()
 
 
 async def test_a_connection_cut_in_the_stream_fails() -> None:
-    engine = FakeVllm("decode-0", Role.DECODE, Fabric())
+    engine = ObservedEngine()
     await engine.start()
-    engine.faults.cut_after = 2
+    engine.set_faults(cut_after=2)
     try:
         assert list(failing(await ask(engine.url))) == ["streamed: status"]
     finally:
-        await engine.die()
+        await engine.stop()
 
 
 async def test_a_deployment_that_hangs_is_given_up_after_the_limit() -> None:
-    engine = FakeVllm("decode-0", Role.DECODE, Fabric())
+    engine = ObservedEngine()
     await engine.start()
-    engine.faults.hang_before_head = True
+    engine.set_faults(hang_before_head=True)
     try:
         outcome = await send_request(Origin.parse(engine.url), ASKED, MODEL, timeout_s=0.2)
         assert "the deadline passed" in failing(outcome)["whole: status"]
     finally:
-        await engine.die()
+        await engine.stop()

@@ -14,6 +14,7 @@ class Refusal(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     status: int
     body: str = ""
+    """as UTF-8; surrogates stand for bytes that are none, as `surrogateescape` makes them"""
 
 
 class Flap(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -34,10 +35,12 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defa
     die_after: int | None = None
     """the same, when a stream has had so many tokens"""
     flap: Flap | None = None
+    stall: bool = False
+    """no step begins until this is over; what is asked meanwhile waits, and can be aborted"""
     refuse: Refusal | None = None
-    """answer this"""
+    """answer this; KV that the request names is left alone"""
     answer: str | None = None
-    """answer 200 with this body"""
+    """answer 200 with this body, encoded as a refusal's"""
     empty: Literal["content", "choices", "body"] | None = None
     """answer 200 with no content, no choices, or no bytes"""
     hang_before_head: bool = False
@@ -78,7 +81,7 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defa
     @property
     def active(self) -> dict[str, Any]:
         """Faults that are set, by name."""
-        return {name: value for name in FAULTS if (value := getattr(self, name)) not in (None, False)}
+        return {name: value for name in FAULTS if (value := getattr(self, name)) is not None and value is not False}
 
     def set(self, **faults: Any) -> None:
         """Add faults to those there are.

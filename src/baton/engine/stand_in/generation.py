@@ -67,6 +67,9 @@ class Generation:
 
     async def run(self, answer: Answer) -> None:
         """Answer; whoever leaves meanwhile takes the sequences along."""
+        if (refuse := self._faults.refuse) is not None:
+            self._reply.send(refuse.status, JSON, refuse.body.encode(errors="surrogateescape"))
+            return
         for sequence in self.sequences:
             self._rank.add(sequence)
         try:
@@ -84,10 +87,8 @@ class Generation:
     def _instead(self) -> bool:
         """What a fault answers in place of the generation."""
         faults = self._faults
-        if faults.refuse is not None:
-            self._reply.send(faults.refuse.status, JSON, faults.refuse.body.encode())
-        elif faults.answer is not None:
-            self._reply.send(200, JSON, faults.answer.encode())
+        if faults.answer is not None:
+            self._reply.send(200, JSON, faults.answer.encode(errors="surrogateescape"))
         elif faults.empty is not None:
             self._reply.send(200, JSON, b"" if faults.empty == "body" else msgspec.json.encode(_EMPTY[faults.empty]))
         return self._reply.ended

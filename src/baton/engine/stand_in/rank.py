@@ -11,12 +11,14 @@ newest that runs gives its blocks back and starts anew.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
+from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
-from baton.base.errors import WorkerError
+from baton.base.errors import BatonError
 from baton.engine.client import HttpClient
-from baton.engine.errors import EngineError
 from baton.engine.stand_in.block_pool import BlockPool, BlocksStored
 from baton.engine.stand_in.config import StandInConfig
 from baton.engine.stand_in.kv_publisher import KvPublisher
@@ -30,10 +32,19 @@ _CORRUPTION = 0x5EED
 
 
 class Rank:
-    """One rank; `crashed` says why it computes nothing any more."""
+    """One rank; `crashed` says why it computes nothing any more.
+
+    stalled   whether no step may begin; call `go_on` when one may again
+    """
 
     def __init__(
-        self, config: StandInConfig, number: int, engine_id: str, metrics: RankMetrics, client: HttpClient
+        self,
+        config: StandInConfig,
+        number: int,
+        engine_id: str,
+        metrics: RankMetrics,
+        client: HttpClient,
+        stalled: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config
         self.number = number
@@ -51,8 +62,9 @@ class Rank:
         self.running: list[Sequence] = []
         self._beats: asyncio.Task[None] | None = None
         self._notices: set[asyncio.Task[None]] = set()
+        self._stalled = stalled
         self._stepping = False
-        self._step_ends_s = 0.0
+        self._step_ends_s = -math.inf
         self._counted = [0, 0]
 
     async def start(self) -> None:
@@ -129,7 +141,9 @@ class Rank:
         self._end(sequence, Finish.ABORT)  # one that fetches frees its blocks when that is done
 
     def release(self, params: dict[str, Any]) -> None:
-        """Tell, in the background, that nobody will fetch this KV."""
+        """Tell, in the background, that nobody will fetch this KV; an engine that is gone tells nothing."""
+        if self.crashed:
+            return
         task = asyncio.get_running_loop().create_task(self._notify(params))
         self._notices.add(task)
         task.add_done_callback(self._notices.discard)
@@ -137,7 +151,7 @@ class Rank:
     def crash(self, why: str) -> None:
         """The engine core ends: whatever is here fails, and all that comes."""
         self.crashed = why
-        sequences = [*self.running, *self.waiting, *self.fetching]
+        sequences = [s for s in (*self.running, *self.waiting, *self.fetching) if s.finish is None]
         self.running.clear()
         self.waiting.clear()
         for sequence in sequences:
@@ -157,6 +171,10 @@ class Rank:
         self.pool.release(blocks)
         self._wake()
 
+    def go_on(self) -> None:
+        """Take up what a stall has held."""
+        self._wake()
+
     # -- steps -------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -167,9 +185,10 @@ class Rank:
     def _begin(self) -> None:
         if self.crashed:
             return
-        parts = self._schedule()
+        parts = [] if self._stalled() else self._schedule()
         if not parts:
             self._stepping = False
+            self._step_ends_s = -math.inf  # a step makes up for a late timer, not for time without work
             return
         slow = max((s.faults.slow or 1.0) for s, _ in parts)
         step_s = self._step_s(parts) * slow / self.config.speed
@@ -185,12 +204,13 @@ class Rank:
     def _step_s(self, parts: list[tuple[Sequence, int]]) -> float:
         prefill_tokens = prefill_context = num_running = context_tokens = 0
         for sequence, num_tokens in parts:
-            if sequence.num_computed + num_tokens <= sequence.num_prompt and not sequence.fetched:
-                prefill_tokens += num_tokens
-                prefill_context += num_tokens * sequence.num_computed
-            else:
+            given = sequence.num_prompt - sequence.fetched  # the last token of a prompt that was fetched is computed
+            if num_tokens == 1 and sequence.num_computed >= given:
                 num_running += 1
                 context_tokens += sequence.num_computed
+            else:
+                prefill_tokens += num_tokens
+                prefill_context += num_tokens * sequence.num_computed
         return self.config.step_time.step_s(prefill_tokens, prefill_context, num_running, context_tokens)
 
     def _schedule(self) -> list[tuple[Sequence, int]]:
@@ -206,6 +226,8 @@ class Rank:
         while self.waiting and budget and len(self.running) < self.config.max_num_seqs:
             sequence = self.waiting[0]
             admitted = self._admit(sequence, budget)
+            if self.crashed:
+                return []
             if admitted is None:
                 break
             self.waiting.popleft()
@@ -227,7 +249,7 @@ class Rank:
             self.pool.release(victim.blocks)
             victim.blocks = []
             victim.num_computed = victim.taint = 0
-            self.waiting.appendleft(victim)
+            self.waiting.insert(sum(1 for _ in takewhile(lambda s: s.blocks, self.waiting)), victim)
             self.metrics.count("num_preemptions")
         return False
 
@@ -367,7 +389,7 @@ class Rank:
         try:
             contents = await self.side.fetch(params, remote)
             await asyncio.sleep(transfer_s)
-        except (EngineError, WorkerError, KeyError):
+        except (BatonError, KeyError):
             self.metrics.count("nixl_num_failed_transfers")
         else:
             self.metrics.observe("nixl_bytes_transferred", num_bytes)
@@ -389,7 +411,9 @@ class Rank:
             sequence.taint = 0
             sequence.read(self.contents_of(sequence.blocks), config.block_size)
             sequence.num_computed = sequence.num_prompt
-            self._store(sequence, num_hits, sequence.num_prompt // config.block_size)
+            self._store(
+                sequence, num_hits, (sequence.num_prompt - 1) // config.block_size
+            )  # the last comes with its token
         else:
             sequence.fetched = True  # computed here; the metrics say it came from there, as vLLM's do
         self.waiting.appendleft(sequence)

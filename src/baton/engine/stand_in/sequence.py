@@ -107,7 +107,7 @@ class Sequence:
     def read(self, contents: list[int], block_size: int) -> None:
         """Take note of KV, from the first block on, that was computed elsewhere or before."""
         for block, content in enumerate(contents):
-            if wrong := content ^ self.content(block, self.num_prompt, block_size):
+            if wrong := content ^ self.content(block, len(self.ids), block_size):
                 self.taint = digest(packed([wrong & 0xFFFFFFFF, wrong >> 32]), self.taint)
 
     def next_token(self, block_size: int) -> None:

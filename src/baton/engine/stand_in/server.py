@@ -109,6 +109,7 @@ class StandIn:
                 base if self.config.dp_size == 1 else f"{base}_dp{number}",
                 self._metrics.rank(number),
                 self._client,
+                stalled=lambda: self.faults.stall,
             )
             for number in self.config.ranks
         ]
@@ -126,12 +127,12 @@ class StandIn:
     async def stop(self) -> None:
         """Cut every connection; what the engines held is gone."""
         server, self._server = self._server, None
-        for generation in self.generations.values():
-            generation.sequences.clear()
         for rank in self.ranks:
-            await rank.stop()
+            rank.crashed = rank.crashed or "stopped"
         if server is not None:
             await server.stop(0)
+        for rank in self.ranks:
+            await rank.stop()
         if self._client is not None:
             self._client.close()
 
@@ -162,12 +163,18 @@ class StandIn:
             self.die()
         if self.faults.flap is not None:
             self._in_background(self._flap())
+        self._go_on()
 
     def clear_faults(self) -> None:
         """No faults; what hangs goes on."""
         self.faults.clear()
         self._cleared.set()
         self._cleared = asyncio.Event()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        for rank in self.ranks:
+            rank.go_on()
 
     async def _flap(self) -> None:
         while (flap := self.faults.flap) is not None:
@@ -184,6 +191,9 @@ class StandIn:
     # -- routes --------------------------------------------------------------------------------------------------
 
     async def _handle(self, request: Request, reply: Reply) -> None:
+        if self._server is None:  # a process that is killed answers nothing that it still gets
+            reply.abort()
+            return
         try:
             if request.path == "/faults":
                 self._change_faults(request, reply)

@@ -13,11 +13,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from baton.base.errors import WorkerError
+from baton.base.errors import BatonError, WorkerError
 from baton.base.reply import Reply, Request
 from baton.base.server import HttpServer
 from baton.engine.client import HttpClient
-from baton.engine.errors import EngineError
 from baton.engine.origin import Origin
 from baton.engine.stand_in.leases import Leases
 
@@ -74,7 +73,7 @@ class SideChannel:
     async def _tell(self, params: dict[str, Any], path: str, value: dict[str, Any]) -> bool:
         try:
             await self._post(params, path, {"engine_id": params["remote_engine_id"], **value})
-        except (EngineError, WorkerError, KeyError):
+        except (BatonError, KeyError):
             return False
         return True
 
