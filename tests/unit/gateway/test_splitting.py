@@ -73,6 +73,14 @@ async def test_every_generation_is_one_hand_off_of_one_choice_with_its_own_seed(
         assert d.outcomes() == {"completed": 4}
 
 
+async def test_generations_of_a_request_without_a_seed_get_none() -> None:
+    async with deployment() as d:
+        got = await d.http.post(CHAT, chat(n=2, temperature=1))
+        assert [choice["index"] for choice in got.json["choices"]] == [0, 1]
+        legs = [*d.prefill.of_kind("prefill"), *d.decode.of_kind("decode")]
+        assert [(leg.body["n"], leg.body.get("seed")) for leg in legs] == [(1, None)] * 4
+
+
 async def test_a_largest_seed_does_not_break_the_gateway() -> None:
     async with deployment() as d:
         got = await d.http.post(CHAT, chat(n=2, seed=2**64 - 1, temperature=1))
