@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from contract.engines import ABORT, CHAT, COMPLETIONS, Engine, Pair, Stream, text_of
+from contract.engines import ABORT, CHAT, COMPLETIONS, Engine, Pair, Stream
 from e2e.running import eventually
 
 from baton.engine.kv_transfer import REQUEST_PREFILL
@@ -49,7 +49,7 @@ def test_an_aborted_stream_ends_as_a_finished_one_does(decode: Engine, path: str
     assert stream.done
     *_, end, usage = stream.events
     (choice,) = end["choices"]
-    assert (choice["finish_reason"], choice["stop_reason"], text_of(choice)) == ("abort", None, "")
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("abort", None), "its text may be a last token's"
     assert 0 < usage["usage"]["completion_tokens"] < 1900
 
 
