@@ -35,16 +35,21 @@ def stand_in(
     seed: Annotated[int, typer.Option(help="Of ids that clients do not give.")] = 0,
 ) -> None:
     """Serve as vLLM does, with neither model nor GPU: real sockets, schedules and KV hand-off, text without sense."""
-    try:
-        steps = msgspec.json.decode(step_time, type=StepTime)
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"--step-time {step_time!r}: {error}; fields: {', '.join(_fields())}") from error
+    steps = _steps(step_time)
     config, host, port = read_arguments(words, os.environ, engine_version, step_time=steps, speed=speed)
     sys.exit(uvloop.run(_serve(config, host, port, read_faults(faults.encode()), seed)))
 
 
-def _fields() -> list[str]:
-    return [field.name for field in dataclasses.fields(StepTime)]
+def _steps(text: str) -> StepTime:
+    fields = [field.name for field in dataclasses.fields(StepTime)]
+    try:
+        steps = msgspec.json.decode(text, type=StepTime)
+        unknown = sorted(msgspec.json.decode(text, type=dict[str, float]).keys() - set(fields))
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"--step-time {text!r}: {error}; fields: {', '.join(fields)}") from error
+    if unknown:
+        raise ConfigError(f"--step-time has no field {', '.join(unknown)}; fields: {', '.join(fields)}")
+    return steps
 
 
 async def _serve(config: StandInConfig, host: str, port: int, faults: dict[str, object], seed: int) -> int:

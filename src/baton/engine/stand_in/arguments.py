@@ -7,6 +7,7 @@ nothing for an engine without a model are accepted and ignored.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from baton.engine.stand_in.release import Release
 _DTYPE_BYTES = {"float32": 4, "float": 4}
 _UNCACHED = ("CPU_MLA",)
 """attention backends without a prefix cache"""
+_FAILURE_POLICIES = ("fail", "recompute")
 _MULTI_PORT = "--data-parallel-multi-port-external-lb"
 
 
@@ -47,10 +49,10 @@ def read_arguments(
         root=model,
         version=version,
         max_model_len=_length(options.get("--max-model-len", 32768)),
-        max_num_seqs=int(options.get("--max-num-seqs", 256)),
+        max_num_seqs=_whole(options, "--max-num-seqs", 256),
         max_num_batched_tokens=_length(options.get("--max-num-batched-tokens", 8192)),
-        block_size=int(options.get("--block-size", 16)),
-        num_gpu_blocks=int(options.get("--num-gpu-blocks-override", 8192)),
+        block_size=_whole(options, "--block-size", 16),
+        num_gpu_blocks=_whole(options, "--num-gpu-blocks-override", 8192),
         enable_prefix_caching=bool(options.get("--enable-prefix-caching", backend not in _UNCACHED)),
         enable_prompt_tokens_details=bool(options.get("--enable-prompt-tokens-details", False)),
         enable_scale_out=bool(options.get("--enable-scale-out", False)),
@@ -65,7 +67,7 @@ def read_arguments(
         **_kv_transfer(_json_of(options, "--kv-transfer-config"), env, Release(version)),
         kv_events=_kv_events(_json_of(options, "--kv-events-config")),
     )
-    return config, str(options.get("--host") or "0.0.0.0"), int(options.get("--port", 8000))
+    return config, str(options.get("--host") or "0.0.0.0"), _whole(options, "--port", 8000)
 
 
 def _options(words: Sequence[str], catalogue: EngineCatalogue) -> dict[str, Any]:
@@ -107,6 +109,25 @@ def _is_value(word: str, catalogue: EngineCatalogue) -> bool:
     return word[1:2].isdigit() and catalogue.flag(word) is None
 
 
+def _whole(options: Mapping[str, Any], name: str, default: int) -> int:
+    value = options.get(name, default)
+    try:
+        return int(str(value))
+    except ValueError:
+        raise ConfigError(f"{name} is {value!r}; expected a whole number, such as {default}") from None
+
+
+def _seconds(options: Mapping[str, Any], name: str, default: float) -> float:
+    value = options.get(name, default)
+    try:
+        found = float(str(value))
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise ConfigError(f"{name} is {value!r}; expected seconds, a number above 0")
+    return found
+
+
 def _length(value: Any) -> int:
     """Tokens; 1k is 1000, 1K is 1024."""
     text = str(value)
@@ -131,11 +152,11 @@ def _parallelism(options: Mapping[str, Any]) -> dict[str, Any]:
     """This server's ranks: all of them, or those of its node, or one under external load balancing."""
     if _MULTI_PORT in options or "--headless" in options:
         raise ConfigError(f"{_MULTI_PORT} and --headless: a stand-in serves all its ranks on one port; give neither")
-    size = int(options.get("--data-parallel-size", 1))
+    size = _whole(options, "--data-parallel-size", 1)
     if "--data-parallel-rank" in options:
-        return {"dp_size": 1, "dp_rank_start": int(options["--data-parallel-rank"])}
-    local = int(options.get("--data-parallel-size-local", size))
-    return {"dp_size": local, "dp_rank_start": int(options.get("--data-parallel-start-rank", 0))}
+        return {"dp_size": 1, "dp_rank_start": _whole(options, "--data-parallel-rank", 0)}
+    local = _whole(options, "--data-parallel-size-local", size)
+    return {"dp_size": local, "dp_rank_start": _whole(options, "--data-parallel-start-rank", 0)}
 
 
 def _kv_transfer(settings: Mapping[str, Any], env: Mapping[str, str], release: Release) -> dict[str, Any]:
@@ -146,14 +167,17 @@ def _kv_transfer(settings: Mapping[str, Any], env: Mapping[str, str], release: R
         raise ConfigError(f"kv_connector is {connector!r}; a stand-in speaks for NixlConnector only")
     found: dict[str, Any] = {"kv_connector": True}
     if "kv_load_failure_policy" in settings:
-        found["kv_load_failure_policy"] = settings["kv_load_failure_policy"]
+        policy = settings["kv_load_failure_policy"]
+        if policy not in _FAILURE_POLICIES:
+            raise ConfigError(f"kv_load_failure_policy is {policy!r}; expected {' or '.join(_FAILURE_POLICIES)}")
+        found["kv_load_failure_policy"] = policy
     extra = settings.get("kv_connector_extra_config", {})
     if not release.has_leases:
-        found["kv_lease_duration_s"] = float(env.get("VLLM_NIXL_ABORT_REQUEST_TIMEOUT", release.hold_s))
+        found["kv_lease_duration_s"] = _seconds(env, "VLLM_NIXL_ABORT_REQUEST_TIMEOUT", release.hold_s)
     elif "kv_lease_duration" in extra:
-        found["kv_lease_duration_s"] = float(extra["kv_lease_duration"])
+        found["kv_lease_duration_s"] = _seconds(extra, "kv_lease_duration", 0)
     found["side_channel_host"] = env.get("VLLM_NIXL_SIDE_CHANNEL_HOST", "127.0.0.1")
-    found["side_channel_port"] = int(env.get("VLLM_NIXL_SIDE_CHANNEL_PORT", "5600"))
+    found["side_channel_port"] = _whole(env, "VLLM_NIXL_SIDE_CHANNEL_PORT", 5600)
     return found
 
 
@@ -165,8 +189,8 @@ def _kv_events(settings: Mapping[str, Any]) -> KvEventsPorts | None:
         port=_port(settings.get("endpoint", "tcp://*:5557")),
         replay_port=None if replay is None else _port(replay),
         topic=str(settings.get("topic", "")),
-        buffer_steps=int(settings.get("buffer_steps", 10_000)),
-        hwm=int(settings.get("hwm", 100_000)),
+        buffer_steps=_whole(settings, "buffer_steps", 10_000),
+        hwm=_whole(settings, "hwm", 100_000),
     )
 
 

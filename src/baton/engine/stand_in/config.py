@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +33,11 @@ class StepTime:
     per_prefill_context_token_s: float = 0.0
     per_running_s: float = 2.5e-4
     per_context_token_s: float = 4e-8
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more, in seconds")
 
     @classmethod
     def zero(cls) -> StepTime:

@@ -127,11 +127,13 @@ class Generation:
                         reply.write(answer.first_event(place))
                 if sequence.finish is Finish.ERROR:
                     self._fail()
-                is_last = sequence.finish is not None
-                place, sent_tokens[index] = sent_tokens[index], len(sequence.output)
-                if place < len(sequence.output):
+                place = sent_tokens[index]
+                sent_tokens[index] = upto = min(place + 1, len(sequence.output))
+                if place < upto:
                     await self._token_faults()
-                shown = sequence.text if is_last else sequence.text[: len(sequence.text) - _held_back(sequence)]
+                # tokens that came while a fault held the stream follow one by one: each has an id to be told
+                is_last = sequence.finish is not None and upto == len(sequence.output)
+                shown = sequence.text if is_last else sequence.text[: max(0, upto - _held_back(sequence))]
                 text, sent_chars[index] = shown[sent_chars[index] :], max(len(shown), sent_chars[index])
                 reply.write(answer.token_event(index, place, text, is_last=is_last))
                 ended[index] = is_last

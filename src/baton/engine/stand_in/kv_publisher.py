@@ -115,7 +115,7 @@ class KvPublisher:
             case BlocksStored():
                 stored = ["BlockStored", event.hashes, event.parent, event.token_ids, self._block_size, None, "GPU"]
                 more: dict[str, Any] = {"lora_name": None, "extra_keys": event.extra_keys, "group_idx": 0}
-                more["kv_cache_spec_kind"] = "full_attention"
+                more |= {"kv_cache_spec_kind": "full_attention", "kv_cache_spec_sliding_window": None}
                 return stored + [value for field, value in more.items() if self._release.has_in_stored(field)]
             case BlockRemoved():
                 group = [0] if self._release.has_in_stored("group_idx") else []

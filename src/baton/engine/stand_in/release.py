@@ -24,10 +24,11 @@ METRICS_SINCE: Mapping[str, int] = MappingProxyType(
 _REASONS_SINCE = {"stop": 11, "length": 11, "abort": 11, "error": 13, "repetition": 17}
 _OFFER_SINCE = {
     "remote_num_tokens": 21, "remote_blocks_expiry_time": 26, "transfer_mode": 28, "dcp_size": 29, "pp_size": 29,
-    "remote_prefill_cached_tokens": 31,
+    "remote_prefill_cached_tokens": 31, "remote_registration_generation": 33,
 }  # fmt: skip
 _STORED_SINCE = {
     "lora_name": 14, "extra_keys": 17, "group_idx": 20, "kv_cache_spec_kind": 22,
+    "kv_cache_spec_sliding_window": 22,
 }  # fmt: skip
 
 

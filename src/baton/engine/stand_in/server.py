@@ -275,8 +275,8 @@ class StandIn:
     async def _chat(self, request: Request, reply: Reply) -> None:
         body = parsed(request.body, request.headers.get("content-type", ""), ChatBody)
         if body.tools and body.tool_choice in (None, "auto") and not self.config.tool_parser:
-            if body.params.get("do_remote_prefill"):
-                self.ranks[0].release(body.params)
+            if body.params.get("do_remote_prefill") and self.config.kv_connector:
+                self.ranks[0].hand_off.release(body.params)
             raise Refused('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set')
         await self._generate(request, reply, body)
 
@@ -294,7 +294,7 @@ class StandIn:
             samplings = checked(body, prompts, self.config)
         except Refused as error:
             if body.params.get("do_remote_prefill") and not isinstance(error, Unread) and self.config.kv_connector:
-                rank.release(body.params)
+                rank.hand_off.release(body.params)
             raise
         if rank.crashed:
             reply.send(500, JSON, error_json(500, ENGINE_DEAD, "InternalServerError"))
