@@ -12,7 +12,7 @@ from baton.base.errors import ConfigError
 T = TypeVar("T")
 
 
-class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One number, where it is published, and what to know about it."""
 
     value: float

@@ -20,8 +20,8 @@ class Accelerator(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     memory_bytes: what the driver reports to programs, or the maker's usable capacity. hbm_bytes_per_s: memory
     bandwidth. dense_flops_per_s: by data type (bf16, fp8, fp4), without sparsity. nvlink_domain_size: GPUs that reach
-    each other over NVLink. nvlink_bytes_per_s, nic_bytes_per_s: one direction, one GPU's share. gpus_per_node: GPUs of
-    one host.
+    each other over NVLink. nvlink_bytes_per_s, nic_bytes_per_s, host_bytes_per_s (to and from the CPU's memory): one
+    direction, one GPU's share. gpus_per_node: GPUs of one host.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Accelerator(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     gpus_per_node: Figure
     nics_per_gpu: Figure
     nic_bytes_per_s: Figure
+    host_bytes_per_s: Figure
 
 
 def accelerators() -> tuple[str, ...]:
