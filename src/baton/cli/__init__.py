@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from baton.base.errors import BatonError, ConfigError
 
 VERBS = (
-    "plan", "check", "migrate", "settings", "render", "lock", "secret", "test",
+    "plan", "rehearse", "check", "migrate", "settings", "render", "lock", "secret", "test",
     "up", "status", "logs", "down", "prove", "gateway", "engine", "schema", "version",
 )  # fmt: skip
 _HIDDEN = ("supervise",)
