@@ -21,7 +21,7 @@ def calibration(
     routing: str,
     num_layers: int,
 ) -> Calibration | None:
-    """Return the measured points and their conditions, kernels as flags or the log name them; None if there are none."""
+    """Return the measured points and their conditions, kernels as flags or log name them; None if there are none."""
     found = {event["event"]: event for event in events}
     points = tuple(_point(event) for event in events if event["event"] == "point")
     if not points:
