@@ -34,8 +34,10 @@ def plan(
     trace: Annotated[
         Path | None, typer.Option(help="Trace in Mooncake's format: lengths, rate and shared prefixes.")
     ] = None,
+    ttft: Annotated[str | None, typer.Option(help="Limit on the time to the first token: 2s.")] = None,
     tpot: Annotated[str | None, typer.Option(help="Limit on the time per output token: 50ms.")] = None,
     rate: Annotated[float | None, typer.Option(min=0, help="Requests a second that must be served.")] = None,
+    percentile: Annotated[int, typer.Option(help="Percentile that --ttft is held at: 50, 90 or 99.")] = 50,
     hit_rate: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of prompt tokens found in prefill's cache.")
     ] = 0.0,
@@ -57,6 +59,7 @@ def plan(
     Exits with 1 if nothing fits, is within --tpot, or serves --rate.
     """
     question, given = _question(recipe, model, gpus, isl, osl, trace, tpot, rate, hit_rate)
+    question = _with_ttft(question, ttft, percentile)
     if compare is not None:
         _compare(question, recipe, given, compare)
         return
@@ -90,6 +93,7 @@ def _question(
 ) -> tuple[Question, Setups | None]:
     """What is asked, and the setups of the recipe if there is one."""
     given, name, count, accelerator = None, model, 0, ""
+    mix, cv2 = None, 1.0
     if recipe is not None:
         deployment = load_deployment(recipe)
         given = setup_of(deployment, Role.PREFILL), setup_of(deployment, Role.DECODE)
@@ -103,6 +107,7 @@ def _question(
         )
     if trace is not None:
         found = read_trace(trace)
+        mix, cv2 = (found.mix, found.arrival_cv2) if isl is None and osl is None else (None, found.arrival_cv2)
         isl, osl, rate, hit_rate = (
             isl or found.isl,
             osl or found.osl,
@@ -119,9 +124,17 @@ def _question(
         osl=osl,
         rate_per_s=rate,
         hit_rate=hit_rate,
+        mix=mix,
+        arrival_cv2=cv2,
         tpot_s=read_duration_s("--tpot", tpot) if tpot is not None else None,
     )
     return question, given
+
+
+def _with_ttft(question: Question, ttft: str | None, percentile: int) -> Question:
+    if percentile not in (50, 90, 99):
+        raise ConfigError(f"--percentile {percentile}: give 50, 90 or 99")
+    return replace(question, percentile=percentile, ttft_s=read_duration_s("--ttft", ttft) if ttft else None)
 
 
 def _compare(question: Question, recipe: Path | None, given: Setups | None, other: Path) -> None:

@@ -9,6 +9,7 @@ from baton.base.errors import ConfigError
 from baton.catalogue.factors import Factors, load_factors
 from baton.catalogue.hardware import Accelerator, accelerators, load_accelerator
 from baton.catalogue.model import Model
+from baton.perf.queueing import Lengths
 
 _GPUS = re.compile(r"(\d+)\s*x\s*([a-z0-9-]+)", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)?")
@@ -18,8 +19,9 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)?")
 class Question:
     """`isl`, `osl`: prompt and output tokens, means of a workload; `hit_rate`: share of prompt tokens that are cached.
 
-    tpot_s: limit on the time per output token, None for no limit. rate_per_s: requests a second that must be served;
-    None to ask for the most that can be.
+    ttft_s, tpot_s: limits on the time to the first token (at `percentile`: 50, 90 or 99) and per output token, None for
+    none. rate_per_s: requests a second that must be served; None to ask for the most that can be. mix: the lengths of
+    single requests where they differ. arrival_cv2: squared coefficient of variation of the gaps between them.
     """
 
     model: Model
@@ -27,7 +29,11 @@ class Question:
     num_gpus: int
     isl: float
     osl: float
+    ttft_s: float | None = None
     tpot_s: float | None = None
+    percentile: int = 50
+    mix: Lengths | None = None
+    arrival_cv2: float = 1.0
     rate_per_s: float | None = None
     hit_rate: float = 0.0
     engine: str = "vllm"
@@ -41,6 +47,11 @@ class Question:
     def factors(self) -> Factors:
         """What its generation reaches of it."""
         return load_factors(self.accelerator)
+
+    @property
+    def lengths(self) -> Lengths:
+        """Prompts and answers as the queues meet them."""
+        return self.mix or Lengths.fixed(self.isl, self.osl)
 
     @property
     def context(self) -> float:

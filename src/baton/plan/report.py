@@ -14,6 +14,7 @@ from rich.table import Table
 from baton.base.errors import ConfigError
 from baton.perf.cost import Cost, shares, total_s
 from baton.plan.answer import Answer, gains
+from baton.plan.load import under_load
 from baton.plan.search import Candidate, bound_per_gpu
 from baton.plan.setup import Setup
 
@@ -32,7 +33,7 @@ _COLUMNS = (
     "binds",
 )
 _LEGEND = """tok/s/GPU: output over all GPUs; 68 %: as the model's errors at published pools spread; prefill, decode:
-tokens/s a GPU of that pool at its best; batch: requests a decode rank; TPOT, alone (TTFT without a queue): ms"""
+tokens/s a GPU of that pool at its best; batch: requests a decode rank; TPOT, alone (TTFT without queues): ms"""
 
 
 def as_json(candidate: Candidate) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def as_json(candidate: Candidate) -> dict[str, Any]:
         "prefill_step_s": candidate.prefill.prefill_step_s(candidate.prefill.setup.max_num_batched_tokens),
         "prompt_alone_s": candidate.prompt_alone_s,
         "tpot_s": candidate.tpot_s,
+        "under_load": asdict(under_load(candidate)),
         "binds": candidate.binds,
         "kv_room_tokens_a_decode_rank": candidate.decode.room.kv_tokens,
     }
@@ -89,11 +91,13 @@ def print_answer(found: Answer, *, explain: bool) -> None:
     limit = f", TPOT at most {q.tpot_s * 1e3:g} ms" if q.tpot_s else ""
     cached = f", {q.hit_rate:.0%} of prompt tokens cached" if q.hit_rate else ""
     console.print(f"{q.model.name} on {q.num_gpus} {q.accelerator}: {q.isl:g} tokens in, {q.osl:g} out{limit}{cached}")
-    console.print("Predicted, not measured; waiting in queues not included.\n")
+    console.print("Predicted, not measured.\n")
     shown = list(found.candidates[:_SHOWN])
     names = [str(place) for place in range(1, len(shown) + 1)]
     given = [found.given] if found.given else []
-    print_candidates(console, [*given, *shown], [*(["as given"] if given else []), *names])
+    names = [*(["as given"] if given else []), *names]
+    print_candidates(console, [*given, *shown], names)
+    print_loads(console, [*given, *shown], names)
     base = found.given or best
     bound, most = bound_per_gpu(base), base.tokens_per_s_per_gpu
     if found.given:
@@ -133,6 +137,33 @@ def print_candidates(console: Console, candidates: Sequence[Candidate], names: S
         )
     console.print(table)
     console.print(_LEGEND, style="dim")
+
+
+def print_loads(console: Console, candidates: Sequence[Candidate], names: Sequence[str]) -> None:
+    """Print what requests see of each candidate, queues included."""
+    q = candidates[0].question
+    if q.rate_per_s is not None:
+        title = f"at {q.rate_per_s:g} requests/s"
+    elif q.ttft_s is not None:
+        title = f"at the most that TTFT within {q.ttft_s:g} s allows (p{q.percentile})"
+    else:
+        title = "at 90 % of those rates"
+    console.print(f"\n{title}, queues included:")
+    table = Table(box=None, pad_edge=False)
+    for header in ("", "tok/s/GPU", "req/s", "TTFT p50", "p90", "p99 s", "TPOT p50", "p90", "p99 ms", "limit"):
+        table.add_column(header, justify="left" if header in ("", "limit") else "right", no_wrap=True)
+    for name, one in zip(names, candidates, strict=True):
+        load = under_load(one)
+        ttft, tpot = load.ttft_s, load.tpot_s
+        table.add_row(
+            name,
+            f"{load.tokens_per_s_per_gpu:,.0f}",
+            f"{load.rate_per_s:.1f}",
+            *(f"{value:.2f}" for value in (ttft.p50_s, ttft.p90_s, ttft.p99_s)),
+            *(f"{value * 1e3:.1f}" for value in (tpot.p50_s, tpot.p90_s, tpot.p99_s)),
+            load.limit,
+        )
+    console.print(table)
 
 
 def print_comparison(candidates: Sequence[Candidate], names: Sequence[str]) -> None:

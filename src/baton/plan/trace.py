@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from baton.base.errors import ConfigError
+from baton.perf.queueing import Lengths
 
 _BLOCK_TOKENS = 512
 
@@ -38,6 +39,11 @@ class Trace:
     rate_per_s: float | None
     arrival_cv2: float
     hit_rate: float
+
+    @property
+    def mix(self) -> Lengths:
+        """The lengths as queues meet them, many put together."""
+        return Lengths.of_trace(self.lengths)
 
     @property
     def isl(self) -> float:

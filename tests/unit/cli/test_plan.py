@@ -86,6 +86,8 @@ def test_a_trace_is_a_workload(tmp_path: Path) -> None:
         (["--model", "gpt-2", "--gpus", "32xH200", *ASK], 2, "'gpt-2' is not in the catalogue's models"),
         (["--model", "deepseek-r1", "--gpus", "32", *ASK], 2, "give a number and a GPU"),
         (["--model", "deepseek-r1", "--gpus", "8xH200", *ASK], 1, "no layout fits these GPUs"),
+        ([HOPPER, *ASK, "--percentile", "42"], 2, "--percentile 42: give 50, 90 or 99"),
+        ([HOPPER, *ASK, "--ttft", "soon"], 2, "--ttft 'soon': give a duration"),
         ([HOPPER, *ASK, "--rate", "900"], 1, "the best layout serves"),
         ([HOPPER, *ASK, "--tpot", "1ms"], 1, "no layout fits these GPUs within --tpot"),
         ([RECIPES / "tiny-local.yaml", *ASK], 2, "hardware.accelerator is cpu"),
