@@ -38,6 +38,10 @@ def plan(
     tpot: Annotated[str | None, typer.Option(help="Limit on the time per output token: 50ms.")] = None,
     rate: Annotated[float | None, typer.Option(min=0, help="Requests a second that must be served.")] = None,
     percentile: Annotated[int, typer.Option(help="Percentile that --ttft is held at: 50, 90 or 99.")] = 50,
+    max_goodput: Annotated[
+        bool,
+        typer.Option("--max-goodput", help="The most requests within --ttft and --tpot: what is asked without --rate."),
+    ] = False,
     hit_rate: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of prompt tokens found in prefill's cache.")
     ] = 0.0,
@@ -58,6 +62,8 @@ def plan(
 
     Exits with 1 if nothing fits, is within --tpot, or serves --rate.
     """
+    if max_goodput and (rate is not None or ttft is None):
+        raise ConfigError("--max-goodput is the most requests a second within limits: give --ttft, and no --rate")
     question, given = _question(recipe, model, gpus, isl, osl, trace, tpot, rate, hit_rate)
     question = _with_ttft(question, ttft, percentile)
     if compare is not None:

@@ -1,1 +1,1 @@
-"""Floor 2: pure arithmetic on what a deployment will do: memory so far."""
+"""Pure arithmetic: what a rank must hold, how long its steps take, and what queues make of them."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from baton.base.errors import ConfigError
+
 DEEPEP_LOW_LATENCY, DEEPEP_HIGH_THROUGHPUT = "deepep_low_latency", "deepep_high_throughput"
 FLASHINFER = ("flashinfer_nvlink_one_sided", "flashinfer_nvlink_two_sided", "flashinfer_all2allv")
 ALLGATHER = ("allgather_reducescatter", "naive")
@@ -21,7 +23,7 @@ class Layout:
     experts_held: routed experts of one rank if that does not follow from ep_size (a rehearsal). is_balanced: routing
     was made even (a test). has_overlap: two microbatches, one computing while the other communicates (DBO, TBO).
     mtp_tokens: drafted a step; mtp_acceptance: the
-    share of them accepted.
+    share of them accepted. Raises ConfigError for an unknown all2all backend.
     """
 
     dp_size: int = 1
@@ -39,6 +41,10 @@ class Layout:
     mtp_tokens: int = 0
     mtp_acceptance: float = 0.0
     offload_gib: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.all2all not in ALL2ALL:
+            raise ConfigError(f"all2all backend {self.all2all!r} cannot be predicted; these can: {', '.join(ALL2ALL)}")
 
     @property
     def num_gpus(self) -> int:

@@ -102,7 +102,9 @@ def print_answer(found: Answer, *, explain: bool) -> None:
     bound, most = bound_per_gpu(base), base.tokens_per_s_per_gpu
     if found.given:
         console.print(f"\nthe best is {best.tokens_per_s_per_gpu / most:.2f} x as given", end="")
-    console.print(f"\n{'as given' if found.given else '1'} split in any proportion: {bound:,.0f}, {bound / most:.2f} x")
+    console.print(
+        f"\n{'as given' if found.given else 'the first'} split in any proportion: {bound:,.0f}, {bound / most:.2f} x"
+    )
     console.print(f"prefill is limited by {limits(best.prefill.prefill_costs())}")
     console.print(f"decode is limited by {limits(best.decode.decode_costs(best.batch))}\n")
     for name, gain in gains(best):

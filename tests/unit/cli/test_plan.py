@@ -88,6 +88,7 @@ def test_a_trace_is_a_workload(tmp_path: Path) -> None:
         (["--model", "deepseek-r1", "--gpus", "8xH200", *ASK], 1, "no layout fits these GPUs"),
         ([HOPPER, *ASK, "--percentile", "42"], 2, "--percentile 42: give 50, 90 or 99"),
         ([HOPPER, *ASK, "--ttft", "soon"], 2, "--ttft 'soon': give a duration"),
+        ([HOPPER, *ASK, "--max-goodput"], 2, "give --ttft, and no --rate"),
         ([HOPPER, *ASK, "--rate", "900"], 1, "the best layout serves"),
         ([HOPPER, *ASK, "--tpot", "1ms"], 1, "no layout fits these GPUs within --tpot"),
         ([RECIPES / "tiny-local.yaml", *ASK], 2, "hardware.accelerator is cpu"),

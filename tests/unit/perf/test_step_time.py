@@ -131,3 +131,8 @@ def test_kv_is_handed_over_at_what_a_nic_reaches() -> None:
 def test_an_accelerator_without_factors_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no factors for accelerator 'mi300x'"):
         load_factors("mi300x")
+
+
+def test_an_exchange_that_is_not_known_is_an_error_that_lists_those_that_are() -> None:
+    with pytest.raises(ConfigError, match="'carrier_pigeon' cannot be predicted; these can: deepep_low_latency"):
+        Layout(all2all="carrier_pigeon")
