@@ -143,7 +143,8 @@ def main() -> None:
         "",
         f"`python benchmarks/plan.py` on {platform.machine()}, Python {platform.python_version()}, one run each.",
         "Rates are predicted tokens/s per GPU: output over all GPUs; prefill and decode of their pool, and how far",
-        "they are from published rates, with which baton was fitted (of other layouts, at another TPOT: what such GPUs have been seen to do).",
+        "they are from published rates, with which baton was fitted: of other layouts, at another TPOT, so only how",
+        "far from what such GPUs have been seen to do.",
     ]
     ratios = []
     for q in QUESTIONS:

@@ -46,6 +46,11 @@ _NIXL = {
 }
 
 
+def _without_buckets(text: str) -> str:
+    """A page without its histograms' buckets, which nobody asks for: half of its lines, and of the parser's 5 ms."""
+    return "".join(line for line in text.splitlines(keepends=True) if "_bucket{" not in line)
+
+
 class EngineMetrics:
     """One reading of one server's /metrics."""
 
@@ -53,7 +58,7 @@ class EngineMetrics:
         try:
             self._samples = [
                 (sample.name, sample.labels, sample.value)
-                for family in text_string_to_metric_families(text)
+                for family in text_string_to_metric_families(_without_buckets(text))
                 for sample in family.samples
             ]
         except ValueError as error:
