@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from baton.perf.layout import Layout
 from baton.perf.transfer import transfer_s
 from baton.plan.pool import DoesNotFitError, Pool
 from baton.plan.question import Question
 from baton.plan.setup import Setup
 from baton.recipe.recipe import Role
+
+_KEPT = 64
+"""candidates that a search hands on"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +93,43 @@ def search(question: Question, prefill: Iterable[Setup], decode: Iterable[Setup]
     misfits: dict[Role, tuple[float, str]] = {}
     front = _fitting(question, prefill, misfits)
     back = _fitting(question, decode, misfits)
-    found = [
-        candidate
-        for p in front
-        for d in back
-        for replicas in range(1, (question.num_gpus - d.setup.num_gpus) // p.setup.num_gpus + 1)
-        if (candidate := match(question, p, d, replicas)) is not None
-    ]
-    found.sort(
-        key=lambda one: (
-            -round(one.rate_per_s, 9),
-            one.num_gpus,
-            one.prefill.setup.replicas + one.decode.setup.replicas,
-        )
-    )
-    # Spare replicas of a pool that does not bind add nothing: of equals, one.
-    distinct = {
-        (round(one.rate_per_s, 9), one.prefill.setup.layout, one.decode.setup.layout): one for one in reversed(found)
-    }
-    return Search(tuple(reversed(distinct.values())), tuple(message for _, message in misfits.values()))
+    splits = [_best_split(question, p, d) for p in front for d in back]
+    # Working out a candidate's batch takes longer than its rate: only the best few become one.
+    splits = sorted((split for split in splits if split.rate_per_s > 0), key=_Split.order)
+    distinct = list({split.sizes(): split for split in reversed(splits)}.values())[::-1][:_KEPT]
+    found = (match(question, split.prefill, split.decode, split.replicas) for split in distinct)
+    candidates = tuple(candidate for candidate in found if candidate is not None)
+    return Search(candidates, tuple(message for _, message in misfits.values()))
+
+
+class _Split(NamedTuple):
+    """Two setups and the number of prefill replicas with which they serve most; the rest is decode."""
+
+    rate_per_s: float
+    prefill: Pool
+    decode: Pool
+    replicas: int
+    num_gpus: int
+
+    def order(self) -> tuple[float, int, float]:
+        """Best first: the highest rate, then the fewest GPUs, then the most that prefill has to spare."""
+        return -round(self.rate_per_s, 9), self.num_gpus, -self.replicas * self.prefill.prompts_per_s
+
+    def sizes(self) -> tuple[float, Layout, Layout]:
+        """What makes two splits one to a reader: rate and layouts, whatever their chunks are."""
+        return round(self.rate_per_s, 9), self.prefill.setup.layout, self.decode.setup.layout
+
+
+def _best_split(question: Question, prefill: Pool, decode: Pool) -> _Split:
+    """Of all replica counts the one that serves most, of equals the one with fewest GPUs; rate 0 where none fits."""
+    p_gpus, d_gpus = prefill.setup.layout.num_gpus, decode.setup.layout.num_gpus
+    answers_per_s = decode.answers_per_s(decode.batch_at(question.tpot_s))
+    splits = []
+    for replicas in range(1, (question.num_gpus - d_gpus) // p_gpus + 1):
+        rest = (question.num_gpus - replicas * p_gpus) // d_gpus
+        rate = min(replicas * prefill.prompts_per_s, rest * answers_per_s)
+        splits.append(_Split(rate, prefill, decode, replicas, replicas * p_gpus + rest * d_gpus))
+    return min(splits, key=_Split.order, default=_Split(0.0, prefill, decode, 0, 0))
 
 
 def match(
