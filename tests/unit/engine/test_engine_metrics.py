@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from baton.base.errors import WorkerError
+from baton.engine import metrics as metrics_module
 from baton.engine.metrics import EngineMetrics, RankCounters
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -106,3 +107,28 @@ def test_a_rank_holds_as_many_tokens_as_its_blocks_have_room_for() -> None:
     assert EngineMetrics(f"vllm:cache_config_info{{{labels}}} 1.0\n").max_kv_tokens() == 16 * 2034
     assert EngineMetrics('vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1.0\n').max_kv_tokens() is None
     assert EngineMetrics("").max_kv_tokens() is None
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_only_what_is_read_is_parsed(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole page takes milliseconds of the gateway's loop."""
+    parsed: list[str] = []
+    whole = metrics_module.text_string_to_metric_families
+
+    def parse(text: str) -> object:
+        parsed.append(text)
+        return whole(text)
+
+    buckets = [f'vllm:e2e_request_latency_seconds_bucket{{engine="0",le="{le}"}} 1.0\n' for le in range(500)]
+    page = "".join([(FIXTURES / f"vllm_0_32_metrics_{role}.txt").read_text(), *buckets])
+    monkeypatch.setattr(metrics_module, "text_string_to_metric_families", parse)
+    assert EngineMetrics(page).cache_config()["block_size"] == "16"
+    assert sum(text.count("\n") for text in parsed) < page.count("\n") / 20
+    assert "_bucket" not in "".join(parsed)
+
+
+def test_a_line_that_nobody_reads_may_be_anything_but_the_first() -> None:
+    text = 'ours 1\nanother{ nothing\nvllm:num_requests_running{engine="0"} 3\n'
+    assert EngineMetrics(text).unfinished() == 3
+    with pytest.raises(WorkerError, match="not Prometheus text"):
+        EngineMetrics("# comment\n\n" + text.removeprefix("ours 1\n"))
