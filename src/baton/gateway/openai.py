@@ -29,6 +29,10 @@ _PROMPTS = msgspec.json.Decoder(list[msgspec.Raw])
 _BEFORE_MESSAGES = ("tools", "chat_template", "chat_template_kwargs", "reasoning_effort", "documents", "cache_salt")
 """Fields that change the tokens before a conversation's messages, or who may share them."""
 
+_REPORT_MODE = "kv_cache_report_mode"
+"""With `full`, an engine tells again of blocks that a request found cached (vLLM 0.32.0, v1/core/kv_cache_manager.py).
+Nobody can tell that from second copies, so an index that follows the events would think them there for ever."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
@@ -60,9 +64,13 @@ def read_call(path: str, headers: dict[str, str], raw: bytes, models: frozenset[
     body = _json_object(raw)
     get = body.get
     if not RESERVED_FIELDS.isdisjoint(body) or "vllm_xargs" in body:
-        for field in RESERVED_FIELDS & (body.keys() | _keys(_value(get("vllm_xargs")))):
+        extra = _keys(_value(get("vllm_xargs")))
+        for field in RESERVED_FIELDS & (body.keys() | extra):
             text = f"The field {field} is not for clients: it names other requests' memory."
             raise RequestError(400, text, param=field)
+        if _REPORT_MODE in extra:
+            text = f"The field {_REPORT_MODE} is not for clients: what engines tell of their caches is the gateway's."
+            raise RequestError(400, text, param=_REPORT_MODE)
     model = _value(get("model"))
     if not isinstance(model, str) or model not in models:
         allowed = ", ".join(sorted(models))
@@ -164,6 +172,10 @@ def _decode_alone(body: Body) -> str:
 def _singles(path: str, body: Body, num_choices: int) -> tuple[Body, ...]:
     if ("use_beam_search" in body or "prompt_embeds" in body) and _decode_alone(body):
         return (body,)  # for decode alone, as it is
+    if num_choices > 1 and _is_greedy(body):
+        # The engine's own words for what it refuses, and would not see in single generations.
+        text = f"n must be 1 when using greedy sampling, got {num_choices}."
+        raise RequestError(400, text, kind="BadRequestError")
     prompts = _prompts(body) if path == COMPLETIONS else None
     per_prompt = [body] if prompts is None else [{**body, "prompt": prompt} for prompt in prompts]
     if len(per_prompt) * num_choices > MAX_GENERATIONS:
@@ -175,6 +187,19 @@ def _singles(path: str, body: Body, num_choices: int) -> tuple[Body, ...]:
     if num_choices == 1:
         return tuple(per_prompt)
     return tuple(_choice(single, i) for single in per_prompt for i in range(num_choices))
+
+
+def _is_greedy(body: Body) -> bool:
+    """Whether an engine would take the likeliest token always: at temperature 0, however it is written.
+
+    Small ones are raised to 0.01, negative ones refused as such (vLLM 0.32.0, sampling_params.py). Where the client
+    gives none, the model's generation_config may: the engine then decides.
+    """
+    value = _value(body.get("temperature"))
+    try:
+        return value is not None and float(value) == 0.0
+    except (ValueError, TypeError, OverflowError):
+        return False  # the engine will say what is wrong with it
 
 
 def _prompts(body: Body) -> list[msgspec.Raw] | None:

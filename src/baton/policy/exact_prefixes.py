@@ -14,8 +14,8 @@ Invariants
   Told may fall short of the truth, after a gap or for want of room; it exceeds it only by events still under way.
   An engine may hold a block twice and tells so; the block is held until both copies are removed.
 
-A client that sets vLLM's `kv_cache_report_mode` to `full` has blocks told again that are there once; those look like
-second copies, and stay here until the rank's cache is cleared.
+A request with vLLM's `kv_cache_report_mode` at `full` has blocks told again that are there once; those look like second
+copies, and stay here until the rank's cache is cleared. The gateway refuses it; what asks the engines past it may set it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ async def test_metrics_count_what_was_asked_and_how_it_ended() -> None:
     async with deployment() as d:
         await d.http.post(CHAT, chat())
         await d.http.post(CHAT, chat(stream=True))
-        await d.http.post(COMPLETIONS, completion(["a", "b"], n=2))
+        await d.http.post(COMPLETIONS, completion(["a", "b"], n=2, temperature=1))
         await d.http.post(COMPLETIONS, completion(echo=True))
         await d.http.post(CHAT, chat(temperature=-1.5))
         await d.http.post(CHAT, b"nonsense")

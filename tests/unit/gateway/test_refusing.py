@@ -5,6 +5,8 @@ import json
 import pytest
 from fakes.deployment import CHAT, COMPLETIONS, body_for, chat, completion, deployment
 
+from baton.gateway.openai import read_call
+
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ async def test_a_value_that_vllm_would_convert_but_the_gateway_would_misread_is_
 
 async def test_more_generations_than_allowed_are_refused() -> None:
     async with deployment(ready=False) as d:
-        got = await d.http.post(COMPLETIONS, completion(["a"] * 43, n=3))
+        got = await d.http.post(COMPLETIONS, completion(["a"] * 43, n=3, temperature=1))
         assert got.status == 400
         assert "129" in got.error["message"]
         assert "128" in got.error["message"]
@@ -106,3 +108,42 @@ async def test_what_an_engine_finds_wrong_comes_back_word_for_word(path: str) ->
         assert json.loads(alone.raw) == got.json
         assert not d.decode.of_kind("decode")
         await d.idle()
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("temperature", [0, 0.0, -0.0, False, "0"])
+async def test_several_greedy_choices_are_refused_as_an_engine_refuses_them(path: str, temperature: object) -> None:
+    """vLLM 0.32.0, sampling_params.py; a generation at a time it would not see it."""
+    async with deployment() as d:
+        got = await d.http.post(path, body_for(path) | {"n": 3, "temperature": temperature})
+        assert got.status == 400
+        text = "n must be 1 when using greedy sampling, got 3."
+        assert got.error == {"message": text, "type": "BadRequestError", "param": None, "code": 400}
+        assert not any(engine.of_kind(kind) for engine in d.engines for kind in ("prefill", "decode"))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"n": 1, "temperature": 0}, {"n": 2, "temperature": 1e-7}, {"n": 2}, {"n": 2, "temperature": None}]
+)
+async def test_what_is_not_greedy_or_one_choice_is_served(fields: dict[str, object]) -> None:
+    """An engine raises a small temperature; where there is none, its own default holds."""
+    async with deployment() as d:
+        body = {name: value for name, value in completion().items() if name != "temperature"}
+        got = await d.http.post(COMPLETIONS, body | fields)
+        assert got.status == 200
+        assert len(got.json["choices"]) == fields["n"]
+
+
+@pytest.mark.parametrize("temperature", ["hot", [0], {}])
+def test_a_temperature_that_is_no_number_is_left_to_the_engine(temperature: object) -> None:
+    body = completion() | {"n": 2, "temperature": temperature, "model": "tiny-r1"}
+    call = read_call(COMPLETIONS, {}, json.dumps(body).encode(), frozenset({"tiny-r1"}))
+    assert len(call.singles) == 2
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_what_engines_tell_of_their_caches_is_not_for_clients(path: str) -> None:
+    async with deployment(ready=False) as d:
+        got = await d.http.post(path, body_for(path) | {"vllm_xargs": {"kv_cache_report_mode": "full"}})
+        assert got.status == 400
+        assert got.error["param"] == "kv_cache_report_mode"

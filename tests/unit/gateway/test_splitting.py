@@ -58,7 +58,7 @@ def by_choice(events: list[dict[str, Any]]) -> dict[int, list[Any]]:
 
 async def test_a_split_stream_without_include_usage_has_no_usage_event() -> None:
     async with deployment() as d:
-        got = await d.http.post(CHAT, chat(n=2, stream=True))
+        got = await d.http.post(CHAT, chat(n=2, temperature=1, stream=True))
         assert all(event["choices"] for event in got.events)
 
 
@@ -131,7 +131,7 @@ async def test_an_error_event_or_garbage_in_one_stream_fails_the_call(fault: str
 async def test_an_engine_that_answers_200_with_no_completion_is_a_502(answer: bytes) -> None:
     async with deployment() as d:
         d.decode.answer(answer)
-        got = await d.http.post(CHAT, chat(n=2))
+        got = await d.http.post(CHAT, chat(n=2, temperature=1))
         assert got.status == 502
         assert got.error
         await d.idle(but_for_leases=True)
@@ -139,7 +139,7 @@ async def test_an_engine_that_answers_200_with_no_completion_is_a_502(answer: by
 
 async def test_split_calls_without_a_ready_pair_are_503() -> None:
     async with deployment(decode=[{"weights": "other"}], ready=False) as d:
-        got = await d.http.post(CHAT, chat(n=3))
+        got = await d.http.post(CHAT, chat(n=3, temperature=1))
         assert got.status == 503
         assert got.headers["retry-after"] == "5"
         assert got.error["type"] == "service_unavailable"
@@ -148,7 +148,7 @@ async def test_split_calls_without_a_ready_pair_are_503() -> None:
 async def test_a_client_that_leaves_a_split_call_leaves_nothing_behind() -> None:
     async with deployment() as d:
         d.prefill.set_faults(stall=True)
-        asking = asyncio.create_task(d.http.open(COMPLETIONS, completion(["one", "two", "three"], n=2)))
+        asking = asyncio.create_task(d.http.open(COMPLETIONS, completion(["one", "two", "three"], n=2, temperature=1)))
         await eventually(lambda: len(d.prefill.running) == 6)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
