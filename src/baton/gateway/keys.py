@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from baton.base.errors import ConfigError, RequestError
 from baton.gateway.queue import tenant_of
@@ -16,6 +17,10 @@ log = logging.getLogger("baton.gateway")
 ANYBODY = ""
 """The name by which everybody goes where there is no file."""
 _CLASS_OF_ANYBODY = "standard"
+
+_Stamp: TypeAlias = tuple[int, int, int] | None
+"""By what a file differs from the one that was there before: time, inode, size; None where there is none. A mounted
+Secret is a link to a folder that kubelet makes anew."""
 
 
 class Keys:
@@ -32,6 +37,8 @@ class Keys:
         self._classes = classes
         self._ttft_deadline_s = ttft_deadline_s
         self._keys: Mapping[str, ApiKey] = {}
+        self._read: _Stamp = None
+        self._seen: _Stamp = None
         self._tenants = {ANYBODY: Tenant("anybody", classes.index(_CLASS_OF_ANYBODY), ttft_deadline_s)}
         if path is not None:
             self._load(path, now_s)
@@ -46,6 +53,17 @@ class Keys:
             log.error("API keys stay as they were: %s", error)
         else:
             log.info("API keys: %d", len(self._keys))
+
+    def refresh(self, now_s: float) -> None:
+        """`reload` if the file is not the one read last, and as it was a look ago: it may be half written until then.
+
+        To be called again and again: nobody sends a signal when a mounted Secret has changed.
+        """
+        if self._path is None:
+            return
+        before, self._seen = self._seen, _stamp(self._path)
+        if self._seen == before != self._read:
+            self.reload(now_s)
 
     def of(self, headers: Mapping[str, str]) -> str:
         """The hash of a request's key.
@@ -78,6 +96,7 @@ class Keys:
             tenant.settle(num_tokens, num_used, now_s)
 
     def _load(self, path: Path, now_s: float) -> None:
+        self._read = _stamp(path)  # before it is read: what changes meanwhile is seen at the next look
         keys = load_api_keys(path).by_sha256()
         self._tenants = {
             digest: self._tenants[digest]
@@ -86,6 +105,14 @@ class Keys:
             for digest, key in keys.items()
         }
         self._keys = keys
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _unknown(message: str) -> RequestError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from time import monotonic
@@ -229,3 +230,52 @@ def test_a_file_that_cannot_be_read_at_the_start_is_an_error(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"keys\.yaml"):
         Keys(tmp_path / "keys.yaml", CLASSES, 30.0, 0.0)
     assert Keys(None, CLASSES, 30.0, 0.0).of({}) == ANYBODY
+
+
+def knows(keys: Keys, key: str) -> bool:
+    try:
+        keys.of(bearer(key))
+    except RequestError:
+        return False
+    return True
+
+
+def test_keys_of_a_mounted_secret_that_was_replaced_are_read_without_a_signal(tmp_path: Path) -> None:
+    """kubelet writes a new folder beside the old one and swaps the link that the file's own link goes through."""
+    for folder, key in (("..old", "a"), ("..new", "b")):
+        (tmp_path / folder).mkdir()
+        written(tmp_path / folder / "api-keys.yaml", **{key: ""})
+        os.utime(tmp_path / folder / "api-keys.yaml", (1.0, 1.0))  # of one time and one size
+    (tmp_path / "..data").symlink_to("..old")
+    (tmp_path / "api-keys.yaml").symlink_to("..data/api-keys.yaml")
+    keys = Keys(tmp_path / "api-keys.yaml", CLASSES, 30.0, 0.0)
+    for now_s in (2.0, 4.0):
+        keys.refresh(now_s)
+        assert knows(keys, "A")
+    (tmp_path / "..data_tmp").symlink_to("..new")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+    keys.refresh(6.0)
+    assert knows(keys, "A"), "it may be half written until it has been the same twice"
+    keys.refresh(8.0)
+    assert (knows(keys, "A"), knows(keys, "B")) == (False, True)
+
+
+def test_a_file_of_keys_that_turns_bad_or_goes_is_told_once_and_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path / "keys.yaml", a="")
+    keys = Keys(path, CLASSES, 30.0, 0.0)
+    path.write_text("keys: [", encoding="utf-8")
+    for now_s in range(5):
+        keys.refresh(float(now_s))
+    assert caplog.text.count("stay as they were") == 1
+    path.unlink()
+    for now_s in range(5, 10):
+        keys.refresh(float(now_s))
+    assert caplog.text.count("stay as they were") == 2
+    assert knows(keys, "A")
+    written(path, c="")
+    for now_s in (10.0, 12.0):
+        keys.refresh(now_s)
+    assert (knows(keys, "A"), knows(keys, "C")) == (False, True)
+    Keys(None, CLASSES, 30.0, 0.0).refresh(1.0)
