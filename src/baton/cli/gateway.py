@@ -19,7 +19,7 @@ import uvloop
 from baton.base.errors import ConfigError
 from baton.engine.client import HttpClient
 from baton.gateway.access_log import AccessLog
-from baton.gateway.app import HOLD_S, MAX_PREFIX_BLOCKS, MAX_QUEUED, TTFT_DEADLINE_S, Gateway, serve
+from baton.gateway.app import MAX_PREFIX_BLOCKS, Gateway, serve
 from baton.gateway.keys import Keys
 from baton.gateway.processes import serve_by_fronts
 from baton.gateway.remote_router import RemoteRouter
@@ -29,15 +29,22 @@ from baton.policy.exact_prefixes import ExactPrefixes
 from baton.policy.prefix_index import PrefixIndex
 from baton.policy.routing import Router
 from baton.policy.step_times import StepTimes
+from baton.recipe.recipe import Gateway as InRecipe
 from baton.recipe.workers import load_workers
+
+_USUAL = InRecipe()
+_LOOK_S = 2.0
+"""How often the API keys file is looked at."""
 
 
 def gateway(
     workers: Annotated[Path, typer.Option(help="Workers file: url, role, dp ranks and NIXL port of every engine.")],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    request_timeout_s: Annotated[float, typer.Option(help="The one deadline of a request, seconds.")] = 600.0,
-    max_body_bytes: Annotated[int, typer.Option(help="Largest request body.")] = 32 << 20,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = _USUAL.host,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = _USUAL.port,
+    request_timeout_s: Annotated[
+        float, typer.Option(help="The one deadline of a request, seconds.")
+    ] = _USUAL.request_timeout_s,
+    max_body_bytes: Annotated[int, typer.Option(help="Largest request body.")] = _USUAL.max_body_bytes,
     drain_s: Annotated[float, typer.Option(min=0, help="How long requests may go on after SIGTERM, seconds.")] = 10.0,
     affinity_s: Annotated[
         float, typer.Option(min=0, help="What serving a session (x-session-id) where it was last is worth, seconds.")
@@ -47,23 +54,23 @@ def gateway(
     ] = MAX_PREFIX_BLOCKS,
     exact_prefixes: Annotated[
         bool, typer.Option(help="Route by the engines' KV events; prompts are tokenized by prefill engines first.")
-    ] = False,
+    ] = _USUAL.exact_prefixes,
     prefill_locally: Annotated[
         bool, typer.Option(help="Let a decode rank prefill a prompt itself where that is predicted to be faster.")
     ] = False,
     api_keys: Annotated[
-        Path | None, typer.Option(help="File of API keys; SIGHUP reads it again. Without it anybody may ask.")
+        Path | None, typer.Option(help="File of API keys; read again when it changes. Without it anybody may ask.")
     ] = None,
     ttft_deadline_s: Annotated[
         float, typer.Option(min=0, help="Turn away what can't start within this, unless its API key says otherwise.")
-    ] = TTFT_DEADLINE_S,
-    max_queued: Annotated[int, typer.Option(min=1, help="Most requests that wait to be let in.")] = MAX_QUEUED,
+    ] = _USUAL.ttft_deadline_s,
+    max_queued: Annotated[int, typer.Option(min=1, help="Most requests that wait to be let in.")] = _USUAL.max_queued,
     hold_s: Annotated[
         float, typer.Option(min=0, help="Requests wait here while every engine's queue is longer than this, seconds.")
-    ] = HOLD_S,
+    ] = _USUAL.hold_s,
     processes: Annotated[
         int, typer.Option(min=1, help="Above 1: so many share the port, and one more routes for all of them.")
-    ] = 1,
+    ] = _USUAL.processes,
     front: Annotated[str, typer.Option(hidden=True, help="Socket of the router process that started this.")] = "",
     access_log: Annotated[
         str, typer.Option(help="File for one JSON line a request, without prompts; - is stdout. SIGHUP reopens it.")
@@ -128,6 +135,7 @@ def gateway(
                     )
                 async with found as gateway_and_url:
                     _on_hang_up(keys, log, gateway_and_url[0])
+                    _look_at(keys)
                     yield gateway_and_url
             except OSError as error:
                 raise ConfigError(
@@ -148,6 +156,12 @@ def _on_hang_up(keys: Keys, log: AccessLog | None, gateway: Gateway) -> None:
         gateway.hang_up_fronts()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+
+
+def _look_at(keys: Keys) -> None:
+    """Read the API keys again whenever their file has changed, while the loop runs."""
+    asyncio.get_running_loop().call_later(_LOOK_S, _look_at, keys)
+    keys.refresh(time.monotonic())
 
 
 async def _until_asked_to_stop(serving: contextlib.AbstractAsyncContextManager[tuple[Gateway, str]]) -> None:

@@ -19,7 +19,7 @@ from baton.gateway.app import serve
 from baton.prove.report import print_verdict
 from baton.prove.run import prove_deployment
 from baton.prove.verdict import Verdict
-from baton.recipe.recipe import Role
+from baton.recipe.recipe import Gateway, Role
 from baton.recipe.workers import Worker, WorkersFile, load_workers
 
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -58,14 +58,15 @@ def prove(
 async def _prove(workers: WorkersFile, gateway: str | None) -> Verdict:
     if gateway is not None:
         return await prove_deployment(workers, gateway, random=SystemRandom())
+    usual = Gateway()
     async with serve(
         workers,
         "127.0.0.1",
         0,
         random=SystemRandom(),
         started_at_s=time.time(),
-        request_timeout_s=600.0,
-        max_body_bytes=32 << 20,
+        request_timeout_s=usual.request_timeout_s,
+        max_body_bytes=usual.max_body_bytes,
     ) as (_, url):
         return await prove_deployment(workers, url, random=SystemRandom())
 

@@ -18,6 +18,8 @@ from rich.console import Console
 from baton.base.errors import BatonError, ConfigError, WorkerError
 from baton.cli.machine import StateDir, state_root, this_machine
 from baton.cli.options import RecipePath, Settings
+from baton.engine.one_machine import gateway_arguments
+from baton.gateway.app import serve
 from baton.local import extra, gpu_engine, gpus, install
 from baton.local.clock import Clock
 from baton.local.log_lines import last_lines
@@ -27,6 +29,8 @@ from baton.local.session import Machine, end_run, supervise
 from baton.local.state import State
 from baton.prove.report import print_verdict
 from baton.prove.run import prove_deployment
+from baton.prove.verdict import Verdict
+from baton.recipe.api_keys import load_api_keys
 from baton.recipe.deployment import Deployment, load_deployment
 from baton.recipe.workers import WorkersFile, load_workers
 
@@ -56,6 +60,10 @@ def up(
     Exits 0 when it was ready (and proven, if that was asked), 1 when not, 2 when the recipe or this machine won't do.
     """
     deployment = deployment_of(recipe, port, settings)
+    gateway_arguments(deployment, "")  # what no gateway can be told is refused before anything is fetched or started
+    keys = deployment.gateway.api_keys
+    if keys is not None and keys.file is not None:
+        load_api_keys(keys.file)
     run_dir, machine = RunDir(state_root(state_dir), deployment.name), this_machine()
     run_dir.refuse_if_owned()
     other = gpus.fit(deployment, gpus.of_deployment(deployment, machine.env))
@@ -105,12 +113,29 @@ class _Face:
             return
         self.say("proving it: is it really disaggregated, and are the tokens right?")
         try:
-            verdict = await prove_deployment(workers, gateway_url, random=SystemRandom())
+            verdict = await self._proven(workers, gateway_url)
         except BatonError as error:
             self.say(f"NOT PROVEN: the proof could not be finished: {error}")
             return
         print_verdict(self.console, verdict)
         self.good = verdict.proven
+
+    async def _proven(self, workers: WorkersFile, gateway_url: str) -> Verdict:
+        """The proof, through the deployment's gateway; where that asks for keys, of which only hashes are here, through
+        one of the proof's own that asks for none."""
+        if self._deployment.gateway.api_keys is None:
+            return await prove_deployment(workers, gateway_url, random=SystemRandom())
+        self.say("the gateway asks for API keys: the proof goes through a gateway of its own, over the same engines")
+        async with serve(
+            workers,
+            "127.0.0.1",
+            0,
+            random=SystemRandom(),
+            started_at_s=time.time(),
+            request_timeout_s=self._deployment.gateway.request_timeout_s,
+            max_body_bytes=self._deployment.gateway.max_body_bytes,
+        ) as (_, own_url):
+            return await prove_deployment(workers, own_url, random=SystemRandom())
 
     def say(self, text: str) -> None:
         """Print plain text, above the progress."""
@@ -129,9 +154,12 @@ def curl_command(deployment: Deployment, gateway_url: str) -> str:
         "messages": [{"role": "user", "content": deployment.test.prompt}],
         "max_tokens": deployment.test.max_tokens,
     }
+    key = "'Authorization: Bearer dummy'"
+    if deployment.gateway.api_keys is not None:
+        key = '"Authorization: Bearer $KEY"'
     return (
         f"curl -sS {address}/v1/chat/completions -H 'Content-Type: application/json' "
-        "-H 'Authorization: Bearer dummy' \\\n"
+        f"-H {key} \\\n"
         f"  -d {shlex.quote(json.dumps(body, separators=(',', ':')))}"
     )
 

@@ -47,18 +47,12 @@ from baton.policy.exact_prefixes import ExactPrefixes
 from baton.policy.prefix_index import PrefixIndex
 from baton.policy.routing import Router
 from baton.policy.step_times import StepTimes
+from baton.recipe.recipe import Gateway as InRecipe
 from baton.recipe.recipe import Role
 from baton.recipe.workers import WorkersFile
 
 MAX_PREFIX_BLOCKS = 1 << 17
 """of 512 bytes: 16 million tokens, more than the prefill ranks of a 32-GPU deployment can hold"""
-
-HOLD_S = 0.5
-"""Requests wait here while the engines' least wait is longer: what has been sent to an engine is served first come,
-first served, and an engine that has half a second of work before it doesn't run dry between two steps."""
-MAX_QUEUED = 1024
-TTFT_DEADLINE_S = 30.0
-"""A request that can't start within it is turned away: most clients have given up by then."""
 _LAG_PERIOD_S = 0.25
 
 
@@ -89,8 +83,9 @@ class Gateway:
         tracing: Tracing | None = None,
     ) -> None:
         router = router or Router(index=PrefixIndex(MAX_PREFIX_BLOCKS), times=StepTimes())
-        admission = admission or Admission(max_queued=MAX_QUEUED, hold_s=HOLD_S)
-        keys = keys or Keys(None, admission.classes, TTFT_DEADLINE_S, 0.0)
+        usual = InRecipe()
+        admission = admission or Admission(max_queued=usual.max_queued, hold_s=usual.hold_s)
+        keys = keys or Keys(None, admission.classes, usual.ttft_deadline_s, 0.0)
         self.pool = Pool([VllmServer(client, worker) for worker in workers.workers], router)
         self.metrics = GatewayMetrics()
         routes_here = not isinstance(router, RemoteRouter)

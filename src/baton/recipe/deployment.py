@@ -77,7 +77,7 @@ def load_deployment(path: Path, settings: Sequence[str] | None = None) -> Deploy
 
 
 def resolve(recipe: Recipe, folder: Path) -> Deployment:
-    """Make every choice a recipe leaves open; a relative `model.path` starts at `folder`, the recipe file's.
+    """Make every choice a recipe leaves open; relative paths start at `folder`, the recipe file's.
 
     Raises   ConfigError when sizes do not multiply out or a combination cannot run
     """
@@ -88,6 +88,9 @@ def resolve(recipe: Recipe, folder: Path) -> Deployment:
         for role, pool in ((Role.PREFILL, recipe.roles.prefill), (Role.DECODE, recipe.roles.decode))
         for engine in _engines(recipe, role, pool)
     ]
+    keys = recipe.gateway.api_keys
+    if keys is not None and keys.file is not None:
+        keys = keys.model_copy(update={"file": (folder / keys.file).resolve()})
     return Deployment(
         name=recipe.name,
         recipe_digest=recipe.digest,
@@ -97,7 +100,7 @@ def resolve(recipe: Recipe, folder: Path) -> Deployment:
         hardware=recipe.hardware,
         kv_transfer=recipe.kv_transfer,
         engines=tuple(engines),
-        gateway=recipe.gateway,
+        gateway=recipe.gateway.model_copy(update={"api_keys": keys}),
         cluster=recipe.cluster,
         test=recipe.test,
         run_on=recipe.run_on,

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from baton.recipe.cluster import Cluster
+from baton.recipe.cluster import Cluster, ObjectName
 from baton.recipe.document import Strict, parse
 from baton.recipe.era import Era
 from baton.recipe.flags import Env, Flags
@@ -126,8 +126,28 @@ class Roles(Strict):
     decode: Pool
 
 
+class ApiKeysSource(Strict):
+    """Where the file of API keys is: in a cluster a Secret, on one machine a file; a recipe for both names both."""
+
+    secret: ObjectName | None = Field(
+        default=None, description="Kubernetes Secret that is there already; it is mounted, never rendered."
+    )
+    key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}$")] = Field(
+        default="api-keys.yaml", description="Key of that Secret which holds the file."
+    )
+    file: Path | None = Field(
+        default=None, strict=False, description="The file on this machine, relative to the recipe."
+    )
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.secret is None and self.file is None:
+            raise ValueError("give `secret` (in a cluster) or `file` (on this machine), or both")
+        return self
+
+
 class Gateway(Strict):
-    """The one address clients talk to."""
+    """The one address clients talk to. Its defaults are those of `baton gateway` too."""
 
     host: str = "127.0.0.1"
     port: Port = Field(default=8000, description="0 takes any free port.")
@@ -135,6 +155,32 @@ class Gateway(Strict):
         default=600.0, gt=0, allow_inf_nan=False, strict=False, description="The one deadline of a request."
     )
     max_body_bytes: Positive = Field(default=32 << 20, description="Largest request body.")
+    api_keys: ApiKeysSource | None = Field(
+        default=None, description="Who may ask, and how much; without it anybody may, without limits."
+    )
+    # Most clients have given up by then.
+    ttft_deadline_s: float = Field(
+        default=30.0,
+        ge=0,
+        allow_inf_nan=False,
+        strict=False,
+        description="A request that can't start within this is turned away, unless its API key says otherwise.",
+    )
+    max_queued: Positive = Field(default=1024, description="Most requests that wait to be let in.")
+    # Engines serve first come, first served; one with half a second of work doesn't run dry between two steps.
+    hold_s: float = Field(
+        default=0.5,
+        ge=0,
+        allow_inf_nan=False,
+        strict=False,
+        description="Requests wait in the gateway while every engine's queue is longer than this.",
+    )
+    processes: Annotated[int, Field(gt=0, le=256)] = Field(
+        default=1, description="Above 1: so many share the port, and one more routes for all of them."
+    )
+    exact_prefixes: bool = Field(
+        default=False, description="Route by the engines' KV events; prompts are tokenized by prefill engines first."
+    )
 
 
 class TestRequest(Strict):

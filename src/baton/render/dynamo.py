@@ -19,6 +19,7 @@ from baton.recipe.deployment import Deployment
 from baton.recipe.recipe import Role
 from baton.render import compute_domain, dynamo_pods, model_cache, names, pods
 from baton.render.documents import Object, document
+from baton.render.overview import chosen_of_gateway
 
 __all__ = ["ApiVersion", "files", "vllm_of"]
 
@@ -28,6 +29,7 @@ _MAX_GROVE_NAME = 45
 """Grove's PodCliqueSet webhook: names of the graph, the group and its longest clique together (consts.go)"""
 _LEADER_SUFFIX = "-ldr"
 _LINE = 116
+_OF_OUR_GATEWAY = "for Dynamo's frontend answers clients, not baton's gateway (it asks nobody for a baton API key)"
 _OLD_VERSION = "baton: ignore-file[dgd-version] asked for by name; the target dynamo-v1beta1 writes the newer version"
 
 
@@ -125,6 +127,9 @@ def _left_out(deployment: Deployment) -> list[str]:
     for role in Role:
         for what, reason in dynamo_pods.left_out(deployment, role).items():
             roles_of.setdefault(reason, {}).setdefault(what, []).append(role)
+    chosen = chosen_of_gateway(deployment.gateway)
+    if chosen:
+        roles_of[_OF_OUR_GATEWAY] = {f"gateway.{name}": list(Role) for name in chosen}
     return [
         f"Left out, {reason}: "
         + ", ".join(what if len(roles) == len(Role) else f"{what} ({roles[0]})" for what, roles in found.items())

@@ -1,6 +1,7 @@
 """What a deployment gives each of its parts, read off what is rendered: the engines' words and variables, the objects.
 
-For a deployment that no cluster runs (its checkpoint is not in the cluster's volume) it is the command on one machine.
+For a deployment that no cluster runs (its checkpoint is not in the cluster's volume, its API keys are in no Secret) it
+is the command on one machine.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def _is_for_a_cluster(deployment: Deployment) -> bool:
         return False
     try:
         model_cache.folder(deployment)
+        frontend.refuse_keys_of_no_secret(deployment)
     except ConfigError:
         return False
     return True

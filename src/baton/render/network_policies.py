@@ -7,7 +7,7 @@ from typing import Any
 
 from baton.recipe.deployment import Deployment
 from baton.recipe.recipe import Role
-from baton.render import engines, names, pods
+from baton.render import addresses, engines, names, pods
 from baton.render.documents import Object
 from baton.render.environment import network
 
@@ -23,7 +23,10 @@ def policies(deployment: Deployment) -> list[Object]:
 
 
 def _of_engines(deployment: Deployment, role: Role) -> Object:
-    """HTTP from gateways and Prometheus; everything inside a role: torch, Gloo and NCCL choose their own ports."""
+    """HTTP from gateways and Prometheus; everything inside a role: torch, Gloo and NCCL choose their own ports.
+
+    KV events from gateways, where they route by them.
+    """
     of_role = deployment.of_role(role)
     http = [port for engine in of_role for port in engines.http_ports(engine).values()]
     clients = [_pods(deployment, names.FRONTEND)]
@@ -40,6 +43,9 @@ def _of_engines(deployment: Deployment, role: Role) -> Object:
         side_channel,
         {"from": [_pods(deployment, role)]},
     ]
+    events = _kv_event_ports(deployment, role)
+    if events:
+        ingress.append({"from": [_pods(deployment, names.FRONTEND)], "ports": events})
     return _policy(deployment, names.engines(deployment, role), role, ingress)
 
 
@@ -47,6 +53,19 @@ def _of_frontend(deployment: Deployment) -> Object:
     """Anybody may ask the gateway; its metrics are on the same port."""
     ingress = [{"ports": [_ports(names.HTTP_PORT, names.HTTP_PORT)]}]
     return _policy(deployment, names.frontend(deployment), names.FRONTEND, ingress)
+
+
+def _kv_event_ports(deployment: Deployment, role: Role) -> list[Mapping[str, Any]]:
+    """The ports on which a role's ranks publish KV events, and replay them; each rank has its own of either."""
+    if not deployment.gateway.exact_prefixes:
+        return []
+    workers = [worker for worker in addresses.workers_file(deployment).workers if worker.role is role]
+    found = []
+    for name in ("kv_events_port", "kv_replay_port"):
+        of = [(getattr(worker, name), len(worker.dp_ranks)) for worker in workers if getattr(worker, name) is not None]
+        if of:
+            found.append(_ports(min(first for first, _ in of), max(first + count - 1 for first, count in of)))
+    return found
 
 
 def _kv_over_tcp(deployment: Deployment) -> bool:

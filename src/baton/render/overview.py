@@ -1,15 +1,15 @@
-"""The first half of a recipe's page: what it is, its layout, its memory, its eras."""
+"""The first half of a recipe's page: what it is, its layout, its memory, its gateway, its eras."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from baton.perf.memory import Term, total_bytes
 from baton.recipe.deployment import Deployment
 from baton.recipe.era import Era, Settings
-from baton.recipe.recipe import Recipe, Role
+from baton.recipe.recipe import ApiKeysSource, Gateway, Recipe, Role
 from baton.render.markdown import code, plain, table
 
 PRODUCT = {"vllm": "vLLM", "dynamo.vllm": "Dynamo"}
@@ -90,6 +90,41 @@ def _room(deployment: Deployment, room: Room | None) -> list[str]:
          f"{tokens // room.max_model_len:,} sequences of {room.max_model_len:,}"),
     ]  # fmt: skip
     return [*table(("What", "GB", "How"), rows), "", f"{room.not_counted[:1].upper()}{room.not_counted[1:]}."]
+
+
+def chosen_of_gateway(gateway: Gateway) -> tuple[str, ...]:
+    """Return the gateway's fields that are not as they are by default; its address, which targets choose, left out."""
+    fields = Gateway.model_fields
+    return tuple(name for name in _of_every_target(fields) if getattr(gateway, name) != fields[name].default)
+
+
+def gateway(recipe: Recipe) -> list[str]:
+    """Return what the recipe sets of the gateway, and which targets have another front door."""
+    found, fields = recipe.gateway, Gateway.model_fields
+    rows = [
+        (code(name), _value_of_gateway(getattr(found, name)), plain(fields[name].description or ""))
+        for name in _of_every_target(fields)
+    ]
+    return [
+        "## Gateway",
+        "",
+        "For `baton up` and the targets `kubernetes` and `local`. Dynamo's targets have Dynamo's frontend instead: "
+        "none of these applies there, API keys included.",
+        "",
+        *table(("Setting", "We set", "What it does"), rows),
+        "",
+    ]
+
+
+def _of_every_target(fields: Iterable[str]) -> list[str]:
+    return [name for name in fields if name not in ("host", "port")]
+
+
+def _value_of_gateway(value: object) -> str:
+    if isinstance(value, ApiKeysSource):
+        places = {"in a cluster": value.secret and f"{value.secret}/{value.key}", "on one machine": value.file}
+        return ", ".join(f"{code(str(place))} {where}" for where, place in places.items() if place)
+    return "none" if value is None else code(json.dumps(value))
 
 
 def eras(recipe: Recipe) -> list[str]:

@@ -64,6 +64,7 @@ def page(recipe: Recipe, deployment: Deployment, rooms: Mapping[Role, Room]) -> 
         *overview.head(recipe, deployment),
         *overview.layout(deployment),
         *overview.memory(deployment, rooms),
+        *overview.gateway(recipe),
         *overview.eras(recipe),
         *(line for manifest in found for line in _published(manifest, facts)),
         *_unpublished(found, facts),
