@@ -15,7 +15,7 @@ Invariants
   An engine may hold a block twice and tells so; the block is held until both copies are removed.
 
 A request with vLLM's `kv_cache_report_mode` at `full` has blocks told again that are there once; those look like second
-copies, and stay here until the rank's cache is cleared. The gateway refuses it; what asks the engines past it may set it.
+copies, and stay here until the rank's cache is cleared. The gateway refuses it; who asks an engine directly may set it.
 """
 
 from __future__ import annotations

@@ -35,3 +35,32 @@ def test_a_gpu_recipe_without_gpus_is_refused_before_anything_is_fetched(baton: 
     assert "t needs 2 GPUs (h200), and this machine has none" in err
     assert "recipes/tiny-local.yaml" in err
     assert not baton.run_dir.logs.exists()
+
+
+def test_up_starts_its_gateway_with_the_recipes_keys_and_limits(baton: Baton) -> None:
+    """The file is named from the recipe's folder; the proof, which has no key, goes past that gateway."""
+    keys = baton.recipe.parent / "keys.yaml"
+    keys.write_text(f'keys: [{{name: a, sha256: "{"0" * 64}"}}]\n')
+    options = ["--set=gateway.api_keys={file: keys.yaml}", "--set=gateway.max_queued=7", "--set=gateway.processes=2"]
+    code, out, err = baton("up", str(baton.recipe), "--detach", *options)
+    assert (code, err) == (0, "")
+    assert f"--api-keys {keys} --max-queued 7 --processes 2" in (baton.run_dir.logs / "gateway.log").read_text()
+    assert '-H "Authorization: Bearer $KEY"' in out
+    assert "through a gateway of its own" in out
+    assert "PROVEN" in out
+    baton("down")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{secret: s}", "set gateway.api_keys.file too"),
+        ("{file: none.yaml}", "none.yaml: cannot read it"),
+        ("{file: t.yaml}", "t.yaml:1:1: keys: missing"),
+    ],
+)
+def test_keys_that_cannot_be_had_here_are_refused_before_anything_starts(baton: Baton, source: str, said: str) -> None:
+    code, out, err = baton("up", str(baton.recipe), f"--set=gateway.api_keys={source}")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not baton.run_dir.logs.exists()

@@ -272,3 +272,23 @@ def test_any_text_ends_in_a_recipe_or_a_config_error(text: str) -> None:
         except ConfigError as error:
             outcome = str(error)
         assert outcome.startswith("any.yaml") or len(outcome) == 64
+
+
+@pytest.mark.parametrize(
+    ("gateway", "expected"),
+    [
+        ("{api_keys: {}}", "give `secret` (in a cluster) or `file` (on this machine), or both"),
+        ("{api_keys: keys.yaml}", "gateway.api_keys: got 'keys.yaml': expected a mapping"),
+        ("{api_keys: {secret: Not_A_Name}}", "gateway.api_keys.secret: got 'Not_A_Name'"),
+        ("{api_keys: {secret: a, key: ../x}}", "gateway.api_keys.key: got '../x'"),
+        ("{ttft_deadline_s: -1}", "gateway.ttft_deadline_s: got -1"),
+        ("{ttft_deadline_s: .inf}", "gateway.ttft_deadline_s: got inf"),
+        ("{hold_s: -0.1}", "gateway.hold_s: got -0.1"),
+        ("{max_queued: 0}", "gateway.max_queued: got 0"),
+        ("{processes: 0}", "gateway.processes: got 0"),
+        ("{processes: 257}", "gateway.processes: got 257"),
+        ("{exact_prefixes: 1}", "gateway.exact_prefixes: got 1"),
+    ],
+)
+def test_what_no_gateway_can_be_told_is_refused_by_its_field(gateway: str, expected: str) -> None:
+    assert expected in error_of(f"{SMALL}gateway: {gateway}\n")

@@ -180,3 +180,15 @@ def test_a_relative_path_starts_at_the_recipes_folder_and_an_absolute_one_does_n
 def test_resolving_is_pure() -> None:
     assert deepseek() == deepseek()
     assert deepseek().recipe_digest == parse(DEEPSEEK, Recipe, source="x").digest
+
+
+def test_the_file_of_api_keys_starts_at_the_recipes_folder_and_a_secret_has_none(tmp_path: Path) -> None:
+    def keys(source: str) -> tuple[str | None, str, Path | None]:
+        recipe = parse(f"{DEEPSEEK}gateway: {{api_keys: {source}}}\n", Recipe, source="r.yaml")
+        found = resolve(recipe, tmp_path / "recipes").gateway.api_keys
+        assert found is not None
+        return found.secret, found.key, found.file
+
+    assert keys("{file: ../keys.yaml}") == (None, "api-keys.yaml", tmp_path / "keys.yaml")
+    assert keys("{file: /etc/keys.yaml, secret: s, key: k}") == ("s", "k", Path("/etc/keys.yaml"))
+    assert keys("{secret: s}") == ("s", "api-keys.yaml", None)

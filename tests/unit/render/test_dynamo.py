@@ -316,3 +316,16 @@ def run(container: Object, folder: Path, *, is_spread: bool) -> list[str]:
         text=True,
     )
     return seen.stdout.split("\0")[:-1]
+
+
+def test_settings_of_our_gateway_are_said_to_be_left_out_for_another_answers() -> None:
+    def head(*settings: str) -> str:
+        text = files(HOPPER, "v1beta1", *settings)["deploy.yaml"]
+        return " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
+
+    said = head("gateway.api_keys={secret: keys}", "gateway.max_queued=5", "gateway.port=9000")
+    assert re.search(
+        r"Left out, [^:]*Dynamo's frontend[^:]*API key[^:]*: gateway\.api_keys, gateway\.max_queued\b", said
+    )
+    assert "gateway.port" not in said
+    assert "API key" not in head()

@@ -134,6 +134,82 @@ def test_the_annotation_is_the_hash_of_the_file_that_is_mounted() -> None:
     )
 
 
+def given_to_the_verb(front: Object) -> dict[str, object]:
+    """What `baton gateway` reads off the container's words."""
+    _, verb, *rest = words(front)
+    app = typer.Typer()
+    app.command()(run_gateway)
+    return typer.main.get_command(app).make_context(verb, rest).params
+
+
+def test_api_keys_are_a_secret_that_is_mounted_read_only() -> None:
+    found = objects(HOPPER, "gateway.api_keys={secret: keys-of-r1, key: mine.yaml}")
+    spec = gateway(found)["spec"]["template"]["spec"]
+    (front,) = spec["containers"]
+    (volume,) = [each for each in spec["volumes"] if each.get("secret", {}).get("secretName") == "keys-of-r1"]
+    (mount,) = [each for each in front["volumeMounts"] if each["name"] == volume["name"]]
+    (item,) = volume["secret"]["items"]
+    assert item["key"] == "mine.yaml"
+    assert mount["readOnly"] is True
+    assert "subPath" not in mount, "kubelet never updates one"
+    assert given_to_the_verb(front)["api_keys"] == Path(mount["mountPath"], item["path"])
+    assert ("Secret", "keys-of-r1") not in found, "who runs the cluster makes it"
+    text = kubernetes.files(deployment(HOPPER, "gateway.api_keys={secret: keys-of-r1, key: mine.yaml}"))[
+        "frontend.yaml"
+    ]
+    assert "create secret generic keys-of-r1 --from-file=mine.yaml=FILE" in text
+
+
+def test_keys_that_are_in_no_secret_are_refused_with_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"got file .*keys\.yaml, .*set gateway\.api_keys\.secret"):
+        objects(HOPPER, "gateway.api_keys={file: keys.yaml}")
+
+
+def test_the_gateway_is_told_what_the_recipe_chooses() -> None:
+    chosen = {"ttft_deadline_s": 5.0, "max_queued": 9, "hold_s": 0.0, "processes": 3}
+    found = objects(HOPPER, *(f"gateway.{name}={value}" for name, value in chosen.items()))
+    spec = gateway(found)["spec"]["template"]["spec"]
+    (front,) = spec["containers"]
+    given = given_to_the_verb(front)
+    assert {name: given[name] for name in chosen} == chosen
+    (sockets,) = [each["name"] for each in spec["volumes"] if "emptyDir" in each]
+    assert {"name": sockets, "mountPath": "/tmp"} in front["volumeMounts"], "where its processes meet"
+    assert front["resources"]["requests"]["cpu"] == "4", "each a core, and the router's"
+
+
+def test_a_gateway_by_default_is_told_and_given_nothing_of_it() -> None:
+    spec = gateway(objects(HOPPER))["spec"]["template"]["spec"]
+    assert not any("secret" in each or "emptyDir" in each for each in spec["volumes"])
+    assert not {"--api-keys", "--ttft-deadline-s", "--max-queued", "--hold-s", "--processes", "--exact-prefixes"} & {
+        *words(spec["containers"][0])
+    }
+
+
+def test_a_gateway_that_follows_kv_events_may_hear_them() -> None:
+    events = "{enable_kv_cache_events: true, publisher: zmq, endpoint: 'tcp://*:5557', replay_endpoint: 'tcp://*:6557'}"
+    settings = ("gateway.exact_prefixes=true", f"roles.prefill.flags.kv-events-config={events}")
+    found = objects(HOPPER, *settings)
+    (front,) = gateway(found)["spec"]["template"]["spec"]["containers"]
+    assert given_to_the_verb(front)["exact_prefixes"] is True
+    heard = [port["port"] for rule in selected(found, "vllm-dsr1-prefill") for port in rule.get("ports", ())]
+    assert {5557, 6557} <= {*heard}
+    of_gateways = selected(found, "vllm-dsr1-prefill")[-1]
+    assert [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in of_gateways["from"]] == [
+        "frontend"
+    ]
+    for worker in workers_of(found).workers:
+        for port in (worker.kv_events_port, worker.kv_replay_port):
+            assert port is None or any(
+                each["port"] <= port <= port + len(worker.dp_ranks) - 1 <= each.get("endPort", each["port"])
+                for each in of_gateways["ports"]
+            )
+    assert not {5557, 6557} & {
+        port["port"]
+        for rule in selected(objects(HOPPER, settings[1]), "vllm-dsr1-prefill")
+        for port in rule.get("ports", ())
+    }
+
+
 def test_the_gateway_has_no_rights() -> None:
     spec = gateway(objects(HOPPER))["spec"]["template"]["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True

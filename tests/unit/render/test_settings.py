@@ -227,3 +227,18 @@ def test_what_a_person_wrote_is_text() -> None:
     assert plain("# 1") == r"\# 1"
     assert plain("vllm#1") == "vllm#1"
     assert r"\<script\>" in fresh(HOPPER, 'description="<script>"')
+
+
+def test_the_page_says_what_the_gateway_is_told_and_where_that_does_not_apply() -> None:
+    text = fresh(HOPPER)
+    part = text.partition("\n## Gateway\n")[2].partition("\n## ")[0]
+    assert "Dynamo's targets have Dynamo's frontend instead: none of these applies there, API keys included." in part
+    assert [row(part, name)[1] for name in ("api_keys", "max_queued", "exact_prefixes")] == [
+        "none",
+        "`1024`",
+        "`false`",
+    ]
+    both = fresh(HOPPER, "gateway.api_keys={secret: s, file: keys.yaml}", "gateway.max_queued=7")
+    assert row(both, "api_keys")[1] == "`s/api-keys.yaml` in a cluster, `keys.yaml` on one machine"
+    assert row(both, "max_queued")[1] == "`7`"
+    assert row(fresh(HOPPER, "gateway.api_keys={file: keys.yaml}"), "api_keys")[1] == "`keys.yaml` on one machine"
