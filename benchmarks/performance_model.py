@@ -27,6 +27,7 @@ from baton.catalogue.rates import Rate, load_rates
 from baton.perf.cost import total_s
 from baton.perf.kernels import Kernels
 from baton.perf.layout import Layout
+from baton.perf.rehearsed import Compared, compare
 from baton.perf.step_time import Rank
 from baton.plan.room import room
 from baton.plan.setup import Setup
@@ -100,12 +101,9 @@ def batch_that_fits(rate: Rate, layout: Layout) -> float:
     return min(1024.0, 0.95 * room(MODEL, load_accelerator(rate.accelerator), setup).kv_tokens / rate.context)
 
 
-def rehearsed(found: Calibration, point: Point, factors: Factors) -> float:
-    """A rehearsed step as the model has it, seconds."""
-    layout = Layout(experts_held=found.experts_held, weight_dtype=found.weight_dtype, kv_dtype=found.kv_dtype)
-    rank = Rank(load_model(found.model), load_accelerator(found.accelerator), factors, layout, found.engine)
-    costs = rank.decode(point.batch, point.context) if point.role == "decode" else rank.prefill(point.tokens, point.isl)
-    return total_s(costs)
+def rehearsed(found: Calibration, factors: Factors) -> list[Compared]:
+    """Rehearsed steps beside what the model has for them."""
+    return compare(found, load_model(found.model), load_accelerator(found.accelerator), factors)
 
 
 def is_rate(rate: Rate) -> bool:
@@ -130,13 +128,13 @@ def fitted(generation: str, start: Factors) -> Factors:
     """Least squares in logarithms, by Gauss-Newton with numeric derivatives."""
     names, guesses = list(START[generation]), np.array(list(START[generation].values()))
     rates = [r for r in load_rates() if r.use == "fit" and r.accelerator in start.accelerators]
-    steps = [(c, p) for c in load_calibrations() if c.accelerator in start.accelerators for p in c.points]
+    rehearsals = [found for found in load_calibrations() if found.accelerator in start.accelerators]
     before = np.log([loose(name, guess) for name, guess in zip(names, guesses.tolist(), strict=True)])
 
     def residuals(now: np.ndarray) -> np.ndarray:
         factors = with_values(start, names, np.exp(now))
         of_rates = [np.log(predicted(r, factors) / r.value) / (POOL if is_rate(r) else KERNEL) for r in rates]
-        of_steps = [np.log(rehearsed(c, p, factors) / p.step_s) / STEP for c, p in steps]
+        of_steps = [-np.log(one.ratio) / STEP for found in rehearsals for one in rehearsed(found, factors)]
         return np.array([*of_rates, *of_steps, *((now - before) / PRIOR)])
 
     now = before.copy()
@@ -223,9 +221,9 @@ def main() -> None:
     print("## Rehearsed on one H200: one rank without all2all, milliseconds a step\n")
     table(
         [
-            (f"EP{c.ep_size} {describe(p)}", p.role, p.step_s, rehearsed(c, p, load_factors(c.accelerator)))
-            for c in load_calibrations()
-            for p in c.points
+            (f"EP{found.ep_size} {describe(one.point)}", one.point.role, one.point.step_s, one.predicted_s)
+            for found in load_calibrations()
+            for one in rehearsed(found, load_factors(found.accelerator))
         ],
         lambda value: f"{value * 1e3:.1f}",
     )

@@ -12,8 +12,10 @@ import typer
 from baton.base.errors import ConfigError
 from baton.catalogue.model import load_model
 from baton.cli import files
+from baton.perf.step_time import AS_PREDICTED
 from baton.plan import report
 from baton.plan.answer import Answer, Setups, answer, as_given, front
+from baton.plan.calibrations import read_calibrations
 from baton.plan.question import Question, read_duration_s, read_gpus
 from baton.plan.recipe_file import recipe_text, settings
 from baton.plan.setup import setup_of
@@ -56,6 +58,9 @@ def plan(
     ] = None,
     write: Annotated[Path | None, typer.Option(help="Write the best as a recipe that baton check passes.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write the Pareto front as a PNG.")] = None,
+    calibration: Annotated[
+        list[Path] | None, typer.Option(help="What `baton rehearse --write` measured on such a GPU; may repeat.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Predict the best prefill and decode layouts for a workload on given GPUs.
@@ -66,6 +71,10 @@ def plan(
         raise ConfigError("--max-goodput is the most requests a second within limits: give --ttft, and no --rate")
     question, given = _question(recipe, model, gpus, isl, osl, trace, tpot, rate, hit_rate)
     question = _with_ttft(question, ttft, percentile)
+    measured, lines = read_calibrations(calibration or (), question)
+    question = replace(question, rehearsed=measured)
+    for line in lines:
+        typer.echo(line, err=True)
     if compare is not None:
         _compare(question, recipe, given, compare)
         return
@@ -153,13 +162,19 @@ def _compare(question: Question, recipe: Path | None, given: Setups | None, othe
     pair = []
     for path, setups, asked in (
         (recipe, given, question),
-        (other, theirs, replace(question, accelerator=accelerator, num_gpus=num_gpus)),
+        (other, theirs, _on_other_gpus(question, accelerator, num_gpus)),
     ):
         found = as_given(asked, setups)
         if found is None:
             raise ConfigError(f"{path}: it has no room for this workload or is slower than --tpot; baton plan says why")
         pair.append(found)
     report.print_comparison(pair, [str(recipe), str(other)])
+
+
+def _on_other_gpus(question: Question, accelerator: str, num_gpus: int) -> Question:
+    """The same question of other GPUs; what was rehearsed on one kind says nothing of another."""
+    measured = question.rehearsed if accelerator == question.accelerator else AS_PREDICTED
+    return replace(question, accelerator=accelerator, num_gpus=num_gpus, rehearsed=measured)
 
 
 def _refuse(found: Answer) -> None:

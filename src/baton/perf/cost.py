@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 class Cost:
     """One summand of a step: what it is, its seconds, and how they come about; `limit` says what bounds it.
 
-    limit   "bandwidth" (HBM), "arithmetic", "network", "latency" (launches and fixed costs), "host" or "overlap"
+    limit   "bandwidth" (HBM), "arithmetic", "network", "latency" (launches and fixed costs), "host",
+            "overlap" or "measured" (no formula: what a rehearsal adds)
     """
 
     name: str

@@ -7,6 +7,7 @@ report (2412.19437) and its inference (absorbed attention in decode, plain atten
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from baton.catalogue.factors import Factors
 from baton.catalogue.hardware import Accelerator
@@ -15,6 +16,19 @@ from baton.perf import all2all
 from baton.perf.cost import Cost, total_s
 from baton.perf.kernels import Kernels
 from baton.perf.layout import Layout
+
+
+class Rehearsed(NamedTuple):
+    """By how much a rank's steps were longer than predicted when they were rehearsed on one GPU: 1 = as predicted.
+
+    It counts for what a GPU and its host do by themselves. What ranks send each other was not rehearsed.
+    """
+
+    decode: float = 1.0
+    prefill: float = 1.0
+
+
+AS_PREDICTED = Rehearsed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,7 @@ class Rank:
     factors: Factors
     layout: Layout
     engine: str = "vllm"
+    rehearsed: Rehearsed = AS_PREDICTED
 
     def decode(self, batch: float, context: float) -> tuple[Cost, ...]:
         """Return one decode step: `batch` requests of this rank, each with `context` tokens of KV.
@@ -46,14 +61,14 @@ class Rank:
                     f"{drafts} x (one layer and the head, {batch:.4g} tokens)",
                 )
             )
-        return self._whole(costs, tokens, batch)
+        return self._whole(costs, tokens, batch, self.rehearsed.decode)
 
     def prefill(self, tokens: float, isl: float, cached: float = 0.0) -> tuple[Cost, ...]:
         """Return one prefill step: `tokens` new tokens of this rank, of prompts of `isl`, `cached` of it known."""
         new = max(1.0, isl - cached)
         context = cached + new / 2
         costs = [*self._layers(tokens), *self._plain(tokens, context, new), *self._ends(tokens / new)]
-        return self._whole(costs, tokens, tokens / new)
+        return self._whole(costs, tokens, tokens / new, self.rehearsed.prefill)
 
     # one pass over the layers ---------------------------------------------------------------------------------------
 
@@ -277,11 +292,16 @@ class Rank:
         worst = (self.factors.imbalance_eplb if self.layout.has_eplb else self.factors.imbalance).value
         return 1 + (worst - 1) * self.layout.spread_log2
 
-    def _whole(self, costs: list[Cost], tokens: float, requests: float) -> tuple[Cost, ...]:
+    def _whole(self, costs: list[Cost], tokens: float, requests: float, rehearsed: float) -> tuple[Cost, ...]:
         k, layout = self._kernels(), self.layout
         sent = all2all.costs(self.model, k, layout, tokens / layout.tp_size, self._imbalance())
-        costs = [*costs, *all2all.tensor_parallel(self.model, k, layout, tokens)]
-        computing_s, sending_s = total_s(costs), total_s(sent)
+        host_s = self.factors.step_s.value + requests * self.factors.request_s.value
+        costs.append(Cost("scheduler and sampler", host_s, "host", f"a step and {requests:.4g} requests"))
+        if rehearsed != 1:
+            more_s = (rehearsed - 1) * total_s(costs)
+            costs.append(Cost("longer as rehearsed", more_s, "measured", f"x {rehearsed:.3g} of all above"))
+        costs += all2all.tensor_parallel(self.model, k, layout, tokens)
+        computing_s, sending_s = total_s(costs) - host_s, total_s(sent)
         costs += sent
         if layout.has_overlap and sent:
             hidden_s = self.factors.overlap.value * min(computing_s, sending_s)
@@ -290,8 +310,6 @@ class Rank:
             costs.append(Cost("hidden by two microbatches", -hidden_s, "overlap", why))
         if layout.offload_gib:
             costs.append(self._from_host())
-        host_s = self.factors.step_s.value + requests * self.factors.request_s.value
-        costs.append(Cost("scheduler and sampler", host_s, "host", f"a step and {requests:.4g} requests"))
         if layout.num_gpus > 1:
             factor = self.factors.system[self.engine]
             waited_s = (factor.value - 1) * total_s(costs)

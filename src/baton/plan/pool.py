@@ -34,7 +34,7 @@ class Pool:
     def rank(self) -> Rank:
         """What predicts a step."""
         q = self.question
-        return Rank(q.model, q.gpu, q.factors, self.setup.layout, q.engine)
+        return Rank(q.model, q.gpu, q.factors, self.setup.layout, q.engine, q.rehearsed)
 
     @cached_property
     def room(self) -> Room:

@@ -10,6 +10,7 @@ from baton.catalogue.factors import Factors, load_factors
 from baton.catalogue.hardware import Accelerator, accelerators, load_accelerator
 from baton.catalogue.model import Model
 from baton.perf.queueing import Lengths
+from baton.perf.step_time import AS_PREDICTED, Rehearsed
 
 _GPUS = re.compile(r"(\d+)\s*x\s*([a-z0-9-]+)", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)?")
@@ -22,6 +23,7 @@ class Question:
     ttft_s, tpot_s: limits on the time to the first token (at `percentile`: 50, 90 or 99) and per output token, None for
     none. rate_per_s: requests a second that must be served; None to ask for the most that can be. mix: the lengths of
     single requests where they differ. arrival_cv2: squared coefficient of variation of the gaps between them.
+    rehearsed: what was measured of this model on this GPU.
     """
 
     model: Model
@@ -37,6 +39,7 @@ class Question:
     rate_per_s: float | None = None
     hit_rate: float = 0.0
     engine: str = "vllm"
+    rehearsed: Rehearsed = AS_PREDICTED
 
     @property
     def gpu(self) -> Accelerator:

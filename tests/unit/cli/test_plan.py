@@ -12,6 +12,7 @@ import pytest
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 HOPPER, GB200 = RECIPES / "deepseek-r1-hopper-32gpu.yaml", RECIPES / "deepseek-r1-gb200-16gpu.yaml"
+CALIBRATION = Path(__file__).parents[3] / "src/baton/catalogue/calibration"
 ASK = ["--isl", "2000", "--osl", "2000", "--tpot", "80ms"]
 
 
@@ -99,3 +100,36 @@ def test_what_cannot_be_answered_says_why(args: list[str | Path], code: int, mes
     done = baton("plan", *args)
     assert done.returncode == code
     assert message in done.stderr
+
+
+def test_a_plan_reckons_with_what_was_rehearsed(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.json"
+    found = json.loads((CALIBRATION / "h200-deepseek-r1-ep16.json").read_bytes())
+    for point in found["points"]:
+        point["step_s"] *= 1.2
+    mine.write_text(json.dumps(found), encoding="utf-8")
+    ask = ["plan", HOPPER, *ASK, "--json"]
+    plain, slower = baton(*ask), baton(*ask, "--calibration", mine)
+    assert "14 decode points took 1." in slower.stderr
+    assert "prefill points took 1." in slower.stderr
+    before, after = (json.loads(done.stdout)["best"][0]["output_tokens_per_s_per_gpu"] for done in (plain, slower))
+    assert 0.75 * before < after < 0.97 * before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"accelerator": "gb200"}, "its accelerator is gb200, the plan's is h200"),
+        ({"model": "Qwen/Qwen3-32B"}, "its model is qwen3-32b, the plan's is deepseek-r1"),
+        ({"points": []}, "it needs points"),
+        ({"points": 3}, "not what `baton rehearse --write` makes"),
+    ],
+)
+def test_a_calibration_that_does_not_belong_is_refused(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    mine = tmp_path / "mine.json"
+    found = json.loads((CALIBRATION / "h200-deepseek-r1-ep16.json").read_bytes())
+    mine.write_text(json.dumps({**found, **change}), encoding="utf-8")
+    done = baton("plan", HOPPER, *ASK, "--calibration", mine)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert str(mine) in done.stderr.replace("\n", "")
+    assert said in done.stderr
