@@ -48,7 +48,7 @@ def plan(
         float, typer.Option(min=0, max=0.99, help="Share of prompt tokens found in prefill's cache.")
     ] = 0.0,
     all_settings: Annotated[
-        bool, typer.Option("--all-settings", help="Search chunk sizes, batch limits and DBO too, not the split alone.")
+        bool, typer.Option("--all-settings", help="Search chunks, batches, DBO, MTP and KV dtype too.")
     ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print the ledger of a prefill and a decode step of the best.")

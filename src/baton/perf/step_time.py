@@ -64,10 +64,17 @@ class Rank:
         return self._whole(costs, tokens, batch, self.rehearsed.decode)
 
     def prefill(self, tokens: float, isl: float, cached: float = 0.0) -> tuple[Cost, ...]:
-        """Return one prefill step: `tokens` new tokens of this rank, of prompts of `isl`, `cached` of it known."""
+        """Return one prefill step: `tokens` new tokens of this rank, of prompts of `isl`, `cached` of it known.
+
+        With MTP the draft layer passes over the prompt once too, so that decode finds its KV.
+        """
         new = max(1.0, isl - cached)
         context = cached + new / 2
         costs = [*self._layers(tokens), *self._plain(tokens, context, new), *self._ends(tokens / new)]
+        if self.layout.mtp_tokens:
+            ends_s = total_s(self._ends(tokens / new))
+            one = (total_s(costs) - ends_s) / self.model.shape.num_hidden_layers + ends_s
+            costs.append(Cost("draft layer", one, "arithmetic", f"one layer more and the head, {tokens:.4g} tokens"))
         return self._whole(costs, tokens, tokens / new, self.rehearsed.prefill)
 
     # one pass over the layers ---------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class Answer:
 
 
 def answer(question: Question, given: Setups | None, *, all_settings: bool) -> Answer:
-    """Search the question, from a recipe's settings or the usual ones; `all_settings`: its limits and DBO too."""
+    """Search the question, from a recipe's settings or the usual ones; `all_settings`: limits, DBO, MTP and KV too."""
     found = _search(question, given, all_settings)
     enough = tuple(c for c in found.candidates if question.rate_per_s is None or c.rate_per_s >= question.rate_per_s)
     fastest = found.candidates[0] if found.candidates else None
@@ -63,13 +63,19 @@ def front(question: Question, given: Setups | None, *, all_settings: bool) -> li
 
 def gains(best: Candidate) -> list[tuple[str, float | None]]:
     """Return single other settings with the share they would add, all else equal; None where one does not fit."""
+    q, prefill, decode = best.question, best.prefill, best.decode
+    changes = [
+        *((f"prefill: {name}", Pool(q, setup), decode) for name, setup in choices.other_settings(prefill.setup)),
+        *((f"decode: {name}", prefill, Pool(q, setup)) for name, setup in choices.other_settings(decode.setup)),
+        *(
+            (f"both: {name}", Pool(q, front), Pool(q, back))
+            for name, front, back in choices.other_formats(q, prefill.setup, decode.setup)
+        ),
+    ]
     found: list[tuple[str, float | None]] = []
-    for own in (best.prefill, best.decode):
-        for name, setup in choices.other_settings(best.question, own.setup):
-            pools = [Pool(best.question, setup) if pool is own else pool for pool in (best.prefill, best.decode)]
-            other = _match(pools[0], pools[1], best.prefill.setup.replicas, best.decode.setup.replicas)
-            gain = other.tokens_per_s_per_gpu / best.tokens_per_s_per_gpu - 1 if other else None
-            found.append((f"{own.setup.role}: {name}", gain))
+    for name, front, back in changes:
+        other = _match(front, back, prefill.setup.replicas, decode.setup.replicas)
+        found.append((name, other.tokens_per_s_per_gpu / best.tokens_per_s_per_gpu - 1 if other else None))
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 
 from baton.perf.layout import DEEPEP_HIGH_THROUGHPUT, DEEPEP_LOW_LATENCY, FLASHINFER, Layout
 from baton.plan.question import Question
@@ -16,6 +15,7 @@ _REDUNDANT_SHARE = 1 / 8
 """redundant experts beside the model's own, as the published deployments have (32 of 256)"""
 _TP_SIZES = (1, 2, 4, 8)
 _SEQS = (64, 256, 1024)
+_KV_DTYPES = ("bfloat16", "fp8")
 
 
 def usual(question: Question, role: Role) -> Setup:
@@ -64,12 +64,17 @@ def sizes(question: Question, base: Setup) -> Iterator[Setup]:
 
 
 def limits(question: Question, setup: Setup) -> Iterator[Setup]:
-    """Yield a setup with other limits (tokens of a step, requests of a rank), and with less: DBO, redundant experts."""
+    """Yield a setup with other limits (tokens of a step, requests of a rank), KV dtypes and drafts, and with less.
+
+    Less are DBO and redundant experts. The search pairs what can hand over to one another.
+    """
     least = _redundant(question.model.shape.n_routed_experts, setup.layout.ep_size, has_eplb=False)
     spares = {setup.layout.num_redundant_experts, least if setup.layout.ep_size > 1 else 0}
     overlaps = {setup.layout.has_overlap, False}
-    for spare, overlap in sorted(product(spares, overlaps)):
-        layout = replace(setup.layout, num_redundant_experts=spare, has_overlap=overlap)
+    less = [replace(setup.layout, num_redundant_experts=spare, has_overlap=has) for spare in spares for has in overlaps]
+    layouts = {other for layout in less for other in (layout, *(changed for _, changed in _formats(question, layout)))}
+    layouts |= {both for layout in layouts for _, both in _formats(question, layout)}
+    for layout in sorted(layouts, key=repr):
         if setup.role is Role.PREFILL:
             for chunk in CHUNKS:
                 yield replace(setup, layout=layout, max_num_batched_tokens=chunk)
@@ -78,28 +83,49 @@ def limits(question: Question, setup: Setup) -> Iterator[Setup]:
                 yield replace(setup, layout=layout, max_num_seqs=seqs)
 
 
-def other_settings(question: Question, setup: Setup) -> Iterator[tuple[str, Setup]]:
+def other_formats(question: Question, prefill: Setup, decode: Setup) -> Iterator[tuple[str, Setup, Setup]]:
+    """Yield single changes to what is handed over, which both roles must share: a name and the changed setups."""
+    theirs = dict(_formats(question, prefill.layout))
+    for name, layout in _formats(question, decode.layout):
+        if name in theirs:
+            yield name, replace(prefill, layout=theirs[name]), replace(decode, layout=layout)
+
+
+def _formats(question: Question, layout: Layout) -> Iterator[tuple[str, Layout]]:
+    """Yield the other KV dtypes, and drafts on or off.
+
+    Drafts need the checkpoint's MTP layers, which NVFP4's (nvidia/DeepSeek-R1-FP4) has not, and exclude DBO: vLLM's new
+    runner takes no "dual batch overlap with speculative decoding" (0.32.0, vllm/config/vllm.py).
+    """
+    for dtype in _KV_DTYPES:
+        if dtype != layout.kv_dtype:
+            yield f"KV cache in {dtype}", replace(layout, kv_dtype=dtype)
+    model = question.model
+    if layout.mtp_tokens:
+        yield "without MTP", replace(layout, mtp_tokens=0, mtp_acceptance=0.0)
+    elif model.shape.num_nextn_predict_layers and layout.weight_dtype == model.weight_dtype:
+        drafted = replace(layout, mtp_tokens=1, mtp_acceptance=MTP_ACCEPTANCE, has_overlap=False)
+        yield f"MTP, one draft, {MTP_ACCEPTANCE:.0%} accepted, no DBO", drafted
+
+
+def other_settings(setup: Setup) -> Iterator[tuple[str, Setup]]:
     """Yield single changes to a setup that a plan tells the gain of: a name and the changed setup."""
     layout = setup.layout
     if layout.ep_size > 1:
-        yield (
-            ("without DBO" if layout.has_overlap else "with DBO"),
-            replace(setup, layout=replace(layout, has_overlap=not layout.has_overlap)),
-        )
+        if not layout.mtp_tokens:
+            yield (
+                ("without DBO" if layout.has_overlap else "with DBO"),
+                replace(setup, layout=replace(layout, has_overlap=not layout.has_overlap)),
+            )
         yield (
             ("without EPLB" if layout.has_eplb else "with EPLB"),
             replace(setup, layout=replace(layout, has_eplb=not layout.has_eplb)),
         )
     if setup.role is Role.DECODE:
-        kv = "bfloat16" if layout.kv_dtype == "fp8" else "fp8"
-        yield f"KV cache in {kv}", replace(setup, layout=replace(layout, kv_dtype=kv))
         yield (
             f"twice the requests a rank ({2 * setup.max_num_seqs})",
             replace(setup, max_num_seqs=2 * setup.max_num_seqs),
         )
-        if question.model.shape.num_nextn_predict_layers and not layout.mtp_tokens:
-            drafted = replace(layout, mtp_tokens=1, mtp_acceptance=MTP_ACCEPTANCE)
-            yield f"MTP, one draft, {MTP_ACCEPTANCE:.0%} accepted", replace(setup, layout=drafted)
     else:
         for chunk in CHUNKS:
             if chunk != setup.max_num_batched_tokens:

@@ -32,15 +32,16 @@ _FLAGS = {
     "enable-prompt-tokens-details": True,
     "disable-uvicorn-access-log": True,
 }
+_DBO_FLAGS = ("dbo-prefill-token-threshold", "dbo-decode-token-threshold")
+"""of no use without DBO"""
 
 
 def settings(candidate: Candidate) -> list[str]:
-    """Return a candidate as `--set` values for a recipe of its model and GPUs."""
-    return [
-        f"{path}={json.dumps(value)}"
-        for setup in (candidate.prefill.setup, candidate.decode.setup)
-        for path, value in _fields(setup, candidate).items()
-    ]
+    """Return a candidate as `--set` values for a recipe of its model and GPUs; null takes a flag of the recipe away."""
+    setups = (candidate.prefill.setup, candidate.decode.setup)
+    fields = {path: value for setup in setups for path, value in _fields(setup, candidate).items()}
+    fields["model.kv_dtype"] = candidate.decode.setup.layout.kv_dtype
+    return [f"{path}={json.dumps(value)}" for path, value in fields.items()]
 
 
 def recipe_text(candidate: Candidate, name: str) -> str:
@@ -85,7 +86,8 @@ def recipe_text(candidate: Candidate, name: str) -> str:
     }
     for setup in (candidate.prefill.setup, candidate.decode.setup):
         for path, value in _fields(setup, candidate).items():
-            _put(recipe, path.split("."), value)
+            if value is not None:
+                _put(recipe, path.split("."), value)
     _put(recipe, ["roles", "decode", "flags", "compilation-config"], {"cudagraph_mode": "FULL_DECODE_ONLY"})
     text = yaml.safe_dump(recipe, sort_keys=False, width=118, default_flow_style=None)
     return f"{_HEAD}{text}"
@@ -103,6 +105,8 @@ def _fields(setup: Setup, candidate: Candidate) -> dict[str, Any]:
         "gpu-memory-utilization": setup.gpu_memory_utilization,
         "speculative-config": _drafts(layout.mtp_tokens) if layout.mtp_tokens else None,
     }
+    if not layout.has_overlap:
+        flags |= dict.fromkeys(_DBO_FLAGS)
     if setup.role is Role.PREFILL:
         flags["max-num-batched-tokens"] = setup.max_num_batched_tokens
     else:
@@ -116,7 +120,7 @@ def _fields(setup: Setup, candidate: Candidate) -> dict[str, Any]:
         f"{pool}.tp_size": layout.tp_size,
         f"{pool}.expert_parallel": is_wide,
     }
-    return fields | {f"{pool}.flags.{flag}": value for flag, value in flags.items() if value is not None}
+    return fields | {f"{pool}.flags.{flag}": value for flag, value in flags.items()}
 
 
 def _eplb(redundant: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from baton.perf.cost import Cost, shares, total_s
 from baton.plan.answer import Answer, gains
 from baton.plan.load import under_load
 from baton.plan.search import Candidate, bound_per_gpu
-from baton.plan.setup import Setup
+from baton.plan.setup import MTP_ACCEPTANCE, Setup
 
 _SHOWN = 5
 _COLUMNS = (
@@ -98,6 +98,8 @@ def print_answer(found: Answer, *, explain: bool) -> None:
     names = [*(["as given"] if given else []), *names]
     print_candidates(console, [*given, *shown], names)
     print_loads(console, [*given, *shown], names)
+    for note in notes([*given, *shown], names):
+        console.print(note)
     base = found.given or best
     bound, most = bound_per_gpu(base), base.tokens_per_s_per_gpu
     if found.given:
@@ -114,6 +116,25 @@ def print_answer(found: Answer, *, explain: bool) -> None:
     if explain:
         print_ledger(console, "\nprefill step", best.prefill.prefill_costs())
         print_ledger(console, "\ndecode step", best.decode.decode_costs(best.batch))
+
+
+def notes(candidates: Sequence[Candidate], names: Sequence[str]) -> list[str]:
+    """Return what of these candidates changes answers, or rests on a guess about them, with the rows that do it."""
+    layouts = [one.decode.setup.layout for one in candidates]
+    rounded = [name for name, layout in zip(names, layouts, strict=True) if layout.kv_dtype == "fp8"]
+    drafted = [name for name, layout in zip(names, layouts, strict=True) if layout.mtp_tokens]
+    found = []
+    if rounded:
+        found.append(
+            f"\nKV cache in fp8 ({', '.join(rounded)}): keys and values are rounded and answers change: evaluate the "
+            "model with it before serving"
+        )
+    if drafted:
+        found.append(
+            f"\nMTP ({', '.join(drafted)}): {MTP_ACCEPTANCE:.0%} of drafts accepted is assumed: measure it on your "
+            "prompts; the model checks every draft, but sums of other shapes can change a word"
+        )
+    return found
 
 
 def print_candidates(console: Console, candidates: Sequence[Candidate], names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from baton.catalogue.hardware import Accelerator
 from baton.catalogue.model import Model
-from baton.perf.layout import DEEPEP_HIGH_THROUGHPUT, DEEPEP_LOW_LATENCY
+from baton.perf.layout import DEEPEP_HIGH_THROUGHPUT, DEEPEP_LOW_LATENCY, Layout
 from baton.perf.memory import Term, host_offload, low_latency_buffer, total_bytes, weights
 from baton.plan.setup import Setup
 from baton.recipe.recipe import Role
@@ -56,13 +56,27 @@ def room(model: Model, gpu: Accelerator, setup: Setup) -> Room:
         num_redundant_experts=layout.num_redundant_experts,
     )
     terms = [*held, *_buffers(model, setup), _activations(model, setup)]
+    if layout.mtp_tokens:
+        terms.append(_drafter(model, layout))
     terms.append(Term("context, NCCL, graphs", _FIXED_BYTES, "as seen on one H200"))
     if layout.offload_gib:
         terms.append(host_offload(held, layout.offload_gib))
     kv_bytes = float(model.kv_bytes_per_token(layout.kv_dtype))
     if not model.shape.is_mla:
         kv_bytes /= min(layout.tp_size, model.shape.num_key_value_heads)
+    if layout.mtp_tokens:
+        kv_bytes *= 1 + model.shape.num_nextn_predict_layers / model.shape.num_hidden_layers
     return Room(tuple(terms), gpu.memory_bytes.value * setup.gpu_memory_utilization, kv_bytes)
+
+
+def _drafter(model: Model, layout: Layout) -> Term:
+    """The MTP layers: experts spread as the model's own, the rest whole on each rank, at most; FP8 or BF16."""
+    num_layers, one = model.shape.num_nextn_predict_layers, model.parts().one_expert
+    experts = num_layers * model.shape.n_routed_experts * one
+    here = num_layers * one * (model.shape.n_routed_experts + layout.num_redundant_experts)
+    ranks = layout.ep_size if layout.ep_size > 1 else layout.num_gpus
+    num_bytes = (here / ranks + model.parts().mtp - experts) * (2 if layout.weight_dtype == "bfloat16" else 1)
+    return Term("MTP layers", num_bytes, f"{here / 1e9:.2f}G weights of experts over {ranks} ranks, and the rest")
 
 
 def _activations(model: Model, setup: Setup) -> Term:

@@ -93,13 +93,24 @@ def search(question: Question, prefill: Iterable[Setup], decode: Iterable[Setup]
     misfits: dict[Role, tuple[float, str]] = {}
     front = _fitting(question, prefill, misfits)
     back = _fitting(question, decode, misfits)
-    splits = [_best_split(question, p, d) for p in front for d in back]
+    pairs = [(p, d) for p in front for d in back]
+    # Where none agree, as in a recipe that drafts on decode alone, the recipe has chosen.
+    agreed = [(p, d) for p, d in pairs if _handed_over(p) == _handed_over(d)] or pairs
+    splits = [_best_split(question, p, d) for p, d in agreed]
     # Working out a candidate's batch takes longer than its rate: only the best few become one.
     splits = sorted((split for split in splits if split.rate_per_s > 0), key=_Split.order)
     distinct = list({split.sizes(): split for split in reversed(splits)}.values())[::-1][:_KEPT]
     found = (match(question, split.prefill, split.decode, split.replicas) for split in distinct)
     candidates = tuple(candidate for candidate in found if candidate is not None)
     return Search(candidates, tuple(message for _, message in misfits.values()))
+
+
+def _handed_over(pool: Pool) -> tuple[str, int]:
+    """What the two sides of a hand-off must have in common, or NIXL refuses each other: KV dtype, and draft layers.
+
+    Source: vllm 0.32.0, kv_connector/v1/nixl/metadata.py, compute_nixl_compatibility_hash.
+    """
+    return pool.setup.layout.kv_dtype, pool.setup.layout.mtp_tokens
 
 
 class _Split(NamedTuple):

@@ -6,9 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from baton.catalogue.model import load_model
+from baton.plan.answer import answer, as_given
+from baton.plan.question import Question
+from baton.plan.recipe_file import recipe_text, settings
+from baton.plan.setup import MTP_ACCEPTANCE
+from baton.recipe.overrides import read_text
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 HOPPER, GB200 = RECIPES / "deepseek-r1-hopper-32gpu.yaml", RECIPES / "deepseek-r1-gb200-16gpu.yaml"
@@ -37,6 +45,30 @@ def test_the_written_recipe_passes_baton_check(tmp_path: Path) -> None:
     checked = baton("check", new, changed)
     assert checked.returncode == 0, checked.stdout
     assert "no faults found in 2 files" in checked.stdout
+
+
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "fp8"])
+@pytest.mark.parametrize("num_drafts", [0, 1])
+def test_a_written_recipe_passes_baton_check_with_each_format(tmp_path: Path, kv_dtype: str, num_drafts: int) -> None:
+    question = Question(
+        model=load_model("deepseek-r1"), accelerator="h200", num_gpus=32, isl=2000, osl=2000, tpot_s=0.08
+    )
+    found = answer(question, None, all_settings=True).candidates[0]
+    pair = []
+    for pool in (found.prefill, found.decode):
+        drafts = {"mtp_tokens": num_drafts, "mtp_acceptance": MTP_ACCEPTANCE * num_drafts}
+        overlap = {"has_overlap": False} if num_drafts else {}
+        layout = replace(pool.setup.layout, kv_dtype=kv_dtype, **drafts, **overlap)
+        pair.append(replace(pool.setup, layout=layout))
+    candidate = as_given(question, (pair[0], pair[1]))
+    assert candidate is not None
+    new, changed = tmp_path / "new.yaml", tmp_path / "changed.yaml"
+    new.write_text(recipe_text(candidate, "planned"))
+    changed.write_text(read_text(HOPPER, settings(candidate)))
+    assert new.read_text().count("num_speculative_tokens: 1") == 2 * num_drafts
+    assert f"kv_dtype: {kv_dtype}" in new.read_text()
+    checked = baton("check", new, changed)
+    assert "no faults found in 2 files" in checked.stdout, checked.stdout
 
 
 def test_json_has_ledgers_that_sum_to_the_steps() -> None:

@@ -13,6 +13,7 @@ from baton.plan.answer import answer, as_given, front, gains
 from baton.plan.pool import Pool
 from baton.plan.question import Question
 from baton.plan.recipe_file import recipe_text, settings
+from baton.plan.report import notes
 from baton.plan.search import Candidate, bound_per_gpu
 from baton.plan.setup import Setup, setup_of
 from baton.recipe.deployment import load_deployment
@@ -81,7 +82,8 @@ def test_a_plan_from_a_recipe_changes_its_sizes_and_keeps_the_rest() -> None:
     best, _ = best_of(HOPPER, recipe.name)
     planned, given = load_recipe(recipe, settings(best)), load_recipe(recipe)
     assert planned.roles.decode.dp_size == best.decode.setup.layout.dp_size
-    assert (planned.cluster, planned.eras, planned.model) == (given.cluster, given.eras, given.model)
+    assert (planned.cluster, planned.eras) == (given.cluster, given.eras)
+    assert planned.model == given.model.model_copy(update={"kv_dtype": given.model.dtype})
 
 
 def test_what_does_not_fit_says_its_sum() -> None:
@@ -131,9 +133,45 @@ def test_gains_of_other_settings_are_told_one_by_one() -> None:
     without = found["decode: without DBO"]
     assert without is not None
     assert without < -0.1
-    drafts = found["decode: MTP, one draft, 85% accepted"]
-    assert drafts is not None
-    assert drafts > 0
+    assert found["both: MTP, one draft, 85% accepted, no DBO"] is not None
+    halved = found["both: KV cache in fp8"]
+    assert halved is not None
+    assert halved > 0
+
+
+def test_all_settings_draft_where_steps_must_be_short_and_both_roles_share_drafts_and_kv() -> None:
+    found = answer(replace(HOPPER, tpot_s=0.03), None, all_settings=True).candidates
+    layouts = [(one.prefill.setup.layout, one.decode.setup.layout) for one in found]
+    assert all((p.kv_dtype, p.mtp_tokens) == (d.kv_dtype, d.mtp_tokens) for p, d in layouts)
+    assert {d.kv_dtype for _, d in layouts} == {"bfloat16", "fp8"}
+    assert not any(layout.mtp_tokens and layout.has_overlap for pair in layouts for layout in pair)
+    assert layouts[0][1].mtp_tokens == 1
+    rounded, drafted = notes(found[:1], ["1"])
+    assert "KV cache in fp8 (1)" in rounded
+    assert "MTP (1): 85%" in drafted
+
+
+def test_a_checkpoint_without_draft_layers_is_not_planned_with_drafts() -> None:
+    found = answer(replace(GB200, tpot_s=0.03), None, all_settings=True).candidates
+    assert not any(one.decode.setup.layout.mtp_tokens for one in found)
+    assert not any("MTP" in name for name, _ in gains(found[0]))
+
+
+def test_draft_layers_take_room_and_prefill_time() -> None:
+    setup = setups("deepseek-r1-hopper-32gpu.yaml")[0]
+    plain = Pool(HOPPER, replace(setup, layout=replace(setup.layout, has_overlap=False)))
+    drafts = Pool(HOPPER, replace(setup, layout=replace(plain.setup.layout, mtp_tokens=1)))
+    assert drafts.room.left_bytes < plain.room.left_bytes
+    assert drafts.room.kv_bytes_per_token == pytest.approx(plain.room.kv_bytes_per_token * 62 / 61)
+    assert 1 < drafts.prefill_step_s(8192) / plain.prefill_step_s(8192) < 1.03
+
+
+def test_what_a_plan_leaves_out_is_taken_out_of_the_recipe() -> None:
+    recipe = RECIPES / "deepseek-r1-hopper-32gpu.yaml"
+    best = answer(replace(HOPPER, tpot_s=0.03), setups(recipe.name), all_settings=True).candidates[0]
+    written = load_deployment(recipe, settings(best))
+    for pool in (best.prefill, best.decode):
+        assert setup_of(written, pool.setup.role).layout == pool.setup.layout
 
 
 def test_cached_prompts_make_prefill_cheaper() -> None:
