@@ -67,6 +67,7 @@ def interval(candidate: Candidate) -> tuple[float, float]:
 def answer_as_json(found: Answer) -> dict[str, Any]:
     """Return an answer whole: question, candidates, ledgers of the best, gains, what does not fit."""
     q, best = found.question, found.candidates[0]
+    shown, names = _shown(found)
     return {
         "model": q.model.name,
         "accelerator": q.accelerator,
@@ -76,11 +77,13 @@ def answer_as_json(found: Answer) -> dict[str, Any]:
         "hit_rate": q.hit_rate,
         "tpot_limit_s": q.tpot_s,
         "rate_per_s": q.rate_per_s,
+        "rehearsed": q.rehearsed._asdict(),
         "as_given": as_json(found.given) if found.given else None,
         "best": [as_json(one) for one in found.candidates[:_SHOWN]],
         "prefill_step": [asdict(cost) for cost in best.prefill.prefill_costs()],
         "decode_step": [asdict(cost) for cost in best.decode.decode_costs(best.batch)],
         "gains": dict(gains(best)),
+        "notes": notes(shown, names),
         "does_not_fit": list(found.misfits),
     }
 
@@ -92,14 +95,11 @@ def print_answer(found: Answer, *, explain: bool) -> None:
     cached = f", {q.hit_rate:.0%} of prompt tokens cached" if q.hit_rate else ""
     console.print(f"{q.model.name} on {q.num_gpus} {q.accelerator}: {q.isl:g} tokens in, {q.osl:g} out{limit}{cached}")
     console.print("Predicted, not measured.\n")
-    shown = list(found.candidates[:_SHOWN])
-    names = [str(place) for place in range(1, len(shown) + 1)]
-    given = [found.given] if found.given else []
-    names = [*(["as given"] if given else []), *names]
-    print_candidates(console, [*given, *shown], names)
-    print_loads(console, [*given, *shown], names)
-    for note in notes([*given, *shown], names):
-        console.print(note)
+    shown, names = _shown(found)
+    print_candidates(console, shown, names)
+    print_loads(console, shown, names)
+    for note in notes(shown, names):
+        console.print(f"\n{note}")
     base = found.given or best
     bound, most = bound_per_gpu(base), base.tokens_per_s_per_gpu
     if found.given:
@@ -118,6 +118,13 @@ def print_answer(found: Answer, *, explain: bool) -> None:
         print_ledger(console, "\ndecode step", best.decode.decode_costs(best.batch))
 
 
+def _shown(found: Answer) -> tuple[list[Candidate], list[str]]:
+    """What is shown, the recipe as given first, and the rows' names."""
+    best = found.candidates[:_SHOWN]
+    names = [str(place) for place in range(1, len(best) + 1)]
+    return ([found.given, *best], ["as given", *names]) if found.given else (list(best), names)
+
+
 def notes(candidates: Sequence[Candidate], names: Sequence[str]) -> list[str]:
     """Return what of these candidates changes answers, or rests on a guess about them, with the rows that do it."""
     layouts = [one.decode.setup.layout for one in candidates]
@@ -126,12 +133,12 @@ def notes(candidates: Sequence[Candidate], names: Sequence[str]) -> list[str]:
     found = []
     if rounded:
         found.append(
-            f"\nKV cache in fp8 ({', '.join(rounded)}): keys and values are rounded and answers change: evaluate the "
+            f"KV cache in fp8 ({', '.join(rounded)}): keys and values are rounded and answers change: evaluate the "
             "model with it before serving"
         )
     if drafted:
         found.append(
-            f"\nMTP ({', '.join(drafted)}): {MTP_ACCEPTANCE:.0%} of drafts accepted is assumed: measure it on your "
+            f"MTP ({', '.join(drafted)}): {MTP_ACCEPTANCE:.0%} of drafts accepted is assumed: measure it on your "
             "prompts; the model checks every draft, but sums of other shapes can change a word"
         )
     return found

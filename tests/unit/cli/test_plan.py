@@ -144,6 +144,7 @@ def test_a_plan_reckons_with_what_was_rehearsed(tmp_path: Path) -> None:
     plain, slower = baton(*ask), baton(*ask, "--calibration", mine)
     assert "14 decode points took 1." in slower.stderr
     assert "prefill points took 1." in slower.stderr
+    assert json.loads(slower.stdout)["rehearsed"]["decode"] == pytest.approx(1.2, abs=0.06)
     before, after = (json.loads(done.stdout)["best"][0]["output_tokens_per_s_per_gpu"] for done in (plain, slower))
     assert 0.75 * before < after < 0.97 * before
 
@@ -165,3 +166,11 @@ def test_a_calibration_that_does_not_belong_is_refused(tmp_path: Path, change: d
     assert (done.returncode, done.stdout) == (2, "")
     assert str(mine) in done.stderr.replace("\n", "")
     assert said in done.stderr
+
+
+def test_what_changes_answers_is_said_to_programs_too() -> None:
+    for gpus, said in (("16xGB200", 1), ("32xH200", 0)):
+        done = baton("plan", "--model", "deepseek-r1", "--gpus", gpus, *ASK, "--json")
+        notes = json.loads(done.stdout)["notes"]
+        assert len(notes) == said, notes
+        assert all(note.startswith("KV cache in fp8 (1, ") for note in notes)
