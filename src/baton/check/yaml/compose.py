@@ -22,6 +22,9 @@ _NEXT_DOCUMENT = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _BLANK = r"[ \t\r\n\x85\u2028\u2029]"
 _PROPERTIES = re.compile(rf"(?:[&!][^ \t\r\n\x85\u2028\u2029]*+(?:{_BLANK}++(?:#[^\n]*+\n{_BLANK}*+)*+)?)++")
 _MAX_DEPTH = 100
+_TOO_DEEP = f"nested too deeply, more than {_MAX_DEPTH} levels; not read further"
+_PARSERS_TOO_DEEP = "exceeded maximum nesting depth"
+"""libyaml's words for more than 1,000 flow levels, from PyYAML 6.0.4 on: it looks ahead, and may stop before we do"""
 _MAX_ALIASED = 100_000  # nodes that aliases and merges may add to a document
 _MAX_BROKEN = 50  # documents, then reading ends
 
@@ -188,7 +191,7 @@ class _Reader:
     def _open(self, event: Any, start: int) -> bool:
         if len(self._stack) >= _MAX_DEPTH:
             span = self.source.span(start, start + 1)
-            self.faults.append(Fault(span, f"nested too deeply, more than {_MAX_DEPTH} levels; not read further"))
+            self.faults.append(Fault(span, _TOO_DEEP))
             return False
         if event.anchor or event.tag:
             start = self._skip_properties(start)
@@ -275,8 +278,11 @@ class _Reader:
         text = self.source.text
         mark = getattr(error, "problem_mark", None)
         start = min(len(text), mark.index + self.base if mark else self.at)
+        problem = getattr(error, "problem", None) or error
+        if problem == _PARSERS_TOO_DEEP:
+            return Fault(self.source.span(start, start + 1), _TOO_DEEP)
         context, context_mark = getattr(error, "context", None), getattr(error, "context_mark", None)
-        message = f"not YAML: {getattr(error, 'problem', None) or error}"
+        message = f"not YAML: {problem}"
         if text[start : start + 1] == "\t":
             message = "not YAML: a tab stands where only spaces may indent"
         elif context:

@@ -274,7 +274,9 @@ class TestBroken:
         assert [fault.span.line for fault in stream.faults] == [1]
         assert tree.number(stream.documents[0], "c") == 1
 
-    @pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 5000, "- " * 100_000, "? " * 5000])
+    @pytest.mark.parametrize(
+        "text", ["[" * 1000, "[" * 1001, "[" * 100_000, "{a: " * 5000, "- " * 100_000, "? " * 5000]
+    )
     def test_nesting_too_deep_is_a_fault(self, text: str) -> None:
         stream = read(text)
         assert "too deeply" in stream.faults[0].message
