@@ -168,6 +168,11 @@ def models() -> tuple[str, ...]:
     return figures.names(_FOLDER)
 
 
+def name_of(repo: str) -> str:
+    """Return the catalogue's name of a repository's model: deepseek-r1 of deepseek-ai/DeepSeek-R1."""
+    return repo.rsplit("/", 1)[-1].lower()
+
+
 def load_model(name: str) -> Model:
     """Read one model; raises ConfigError, which lists the known ones, for another name."""
     return figures.read(_FOLDER, name, Model)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from baton.base.errors import ConfigError
-from baton.catalogue.model import load_model
+from baton.catalogue.model import load_model, name_of
 from baton.cli import files
 from baton.perf.step_time import AS_PREDICTED
 from baton.plan import report
@@ -112,7 +112,7 @@ def _question(
     if recipe is not None:
         deployment = load_deployment(recipe)
         given = setup_of(deployment, Role.PREFILL), setup_of(deployment, Role.DECODE)
-        name = name or deployment.model.name.rsplit("/", 1)[-1].lower()
+        name = name or name_of(deployment.model.name)
         count, accelerator = sum(setup.num_gpus for setup in given), deployment.hardware.accelerator
     if gpus is not None:
         count, accelerator = read_gpus(gpus)

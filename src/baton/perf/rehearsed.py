@@ -37,8 +37,14 @@ def compare(found: Calibration, model: Model, gpu: Accelerator, factors: Factors
     ]
 
 
+def ratios(compared: Sequence[Compared]) -> dict[str, list[float]]:
+    """Return measured over predicted of each role's points, for the roles that have some."""
+    by_role: dict[str, list[float]] = {}
+    for one in compared:
+        by_role.setdefault(one.point.role, []).append(one.ratio)
+    return by_role
+
+
 def rehearsed(compared: Sequence[Compared]) -> Rehearsed:
     """Return by how much the steps of each role are longer than predicted, in the median; 1 where none was measured."""
-    ratios = ([one.ratio for one in compared if one.point.role == role] for role in ("decode", "prefill"))
-    decode, prefill = (median(of_role) if of_role else 1.0 for of_role in ratios)
-    return Rehearsed(decode=decode, prefill=prefill)
+    return Rehearsed(**{role: median(of_role) for role, of_role in ratios(compared).items()})

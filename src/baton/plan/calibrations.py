@@ -9,7 +9,8 @@ import msgspec
 
 from baton.base.errors import ConfigError
 from baton.catalogue.calibration import Calibration
-from baton.perf.rehearsed import Compared, compare, rehearsed
+from baton.catalogue.model import name_of
+from baton.perf.rehearsed import Compared, compare, ratios, rehearsed
 from baton.perf.step_time import Rehearsed
 from baton.plan.question import Question
 
@@ -17,14 +18,19 @@ from baton.plan.question import Question
 def read_calibrations(paths: Sequence[Path], question: Question) -> tuple[Rehearsed, list[str]]:
     """Return what rehearsals say of a question's steps, and a line about each; files of one role leave the other as is.
 
-    Raises   ConfigError for a file that is none, or is of another model or another GPU
+    Points are compared with one rank that has all layers, balanced routing and no exchange: what else a file was
+    rehearsed with would count twice, for a plan has terms for it.
+    Raises   ConfigError for a file that is none, or is of another model or GPU, or was rehearsed otherwise
     """
     compared: list[Compared] = []
     lines = []
     for path in paths:
         found = _read(path)
-        _check_same(path, "model", found.model.rsplit("/", 1)[-1].lower(), question.model.name.lower())
+        _check_same(path, "model", name_of(found.model), question.model.name.lower())
         _check_same(path, "accelerator", found.accelerator, question.accelerator)
+        _check_same(path, "num_layers", found.num_layers, question.model.shape.num_hidden_layers)
+        _check_same(path, "routing", found.routing, "balanced")
+        _check_same(path, "has_all2all", found.has_all2all, False)
         points = compare(found, question.model, question.gpu, question.factors)
         compared += points
         lines.append(f"{path}: {_said(points)}, {found.gpu}, {found.engine} {found.engine_version}")
@@ -43,17 +49,15 @@ def _read(path: Path) -> Calibration:
     return found
 
 
-def _check_same(path: Path, what: str, got: str, asked: str) -> None:
-    if got != asked:
+def _check_same(path: Path, what: str, got: object, needed: object) -> None:
+    if got != needed:
         raise ConfigError(
-            f"--calibration {path}: its {what} is {got}, the plan's is {asked}: give a rehearsal of {asked}, or none"
+            f"--calibration {path}: its {what} is {got}, this plan needs {needed}: give a rehearsal with that, or none"
         )
 
 
 def _said(points: Sequence[Compared]) -> str:
-    by_role = {role: [one.ratio for one in points if one.point.role == role] for role in ("decode", "prefill")}
     return " and ".join(
-        f"{len(ratios)} {role} points took {min(ratios):.2f} to {max(ratios):.2f} of the predicted time"
-        for role, ratios in by_role.items()
-        if ratios
+        f"{len(of_role)} {role} points took {min(of_role):.2f} to {max(of_role):.2f} of the predicted time"
+        for role, of_role in ratios(points).items()
     )

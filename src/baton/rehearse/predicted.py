@@ -8,7 +8,7 @@ from typing import Any
 from baton.base.errors import ConfigError
 from baton.catalogue.factors import load_factors
 from baton.catalogue.hardware import load_accelerator
-from baton.catalogue.model import load_model
+from baton.catalogue.model import load_model, name_of
 from baton.perf.cost import total_s
 from baton.perf.layout import Layout
 from baton.perf.step_time import Rank
@@ -20,7 +20,7 @@ Predict = Callable[[Mapping[str, Any]], float | None]
 
 def predictor(deployment: Deployment, role: Role, experts_held: int) -> Predict:
     """Return what gives a point's seconds, or None for a model or an accelerator that cannot be predicted."""
-    model, name = deployment.model, deployment.model.name.rsplit("/", 1)[-1].lower()
+    model, name = deployment.model, name_of(deployment.model.name)
     try:
         factors, gpu = load_factors(deployment.hardware.accelerator), load_accelerator(deployment.hardware.accelerator)
         layout = Layout(

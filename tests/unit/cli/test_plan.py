@@ -152,8 +152,11 @@ def test_a_plan_reckons_with_what_was_rehearsed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"accelerator": "gb200"}, "its accelerator is gb200, the plan's is h200"),
-        ({"model": "Qwen/Qwen3-32B"}, "its model is qwen3-32b, the plan's is deepseek-r1"),
+        ({"accelerator": "gb200"}, "its accelerator is gb200, this plan needs h200"),
+        ({"model": "Qwen/Qwen3-32B"}, "its model is qwen3-32b, this plan needs deepseek-r1"),
+        ({"num_layers": 8}, "its num_layers is 8, this plan needs 61"),
+        ({"routing": "zipf 1"}, "its routing is zipf 1, this plan needs balanced"),
+        ({"has_all2all": True}, "its has_all2all is True, this plan needs False"),
         ({"points": []}, "it needs points"),
         ({"points": 3}, "not what `baton rehearse --write` makes"),
     ],
